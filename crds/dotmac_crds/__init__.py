@@ -1,0 +1,1 @@
+"""The custom resources of platform.dotmac.io, as pydantic models: the one schema everything else is generated from."""

@@ -1,0 +1,1 @@
+"""DotMac Operator: drives Docker hosts towards what Server and Instance resources say."""
