@@ -151,7 +151,7 @@ Progress = Callable[[str], None]
 
 
 class Engine(Protocol):
-    """The Docker Engine API, as much of it as the steps use. Names and ids are interchangeable, as in the API itself."""
+    """The Docker Engine API, as much as the steps use. Names and ids are interchangeable, as in the API itself."""
 
     def info(self) -> EngineInfo: ...
 
