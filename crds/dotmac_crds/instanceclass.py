@@ -1,0 +1,67 @@
+"""InstanceClass: a plan, with limits and quotas; cluster-scoped."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from dotmac_crds.base import Conditions, Cpu, Memory, Model, ObservedGeneration, ShortName, list_map
+
+Pids = Annotated[int, Field(ge=16, le=65536, json_schema_extra={"format": "int32"})]
+
+
+class Limits(Model):
+    """Limits of one container."""
+
+    cpu: Cpu = "1"
+    """Processors, such as 1, 0.5 or 500m."""
+    memory: Memory = "512Mi"
+    """Memory, such as 512Mi; a container that takes more is killed by the kernel."""
+    pids: Pids = 256
+    """Processes and threads."""
+
+
+class RoleLimits(Limits):
+    """Limits of each container of one role."""
+
+    name: ShortName
+    """Name of the role."""
+
+
+class ClassResources(Model):
+    """Limits of a tenant's containers."""
+
+    default: Limits = Limits()
+    """For each container of a role that is not listed, and for migrate and bootstrap."""
+    roles: Annotated[list[RoleLimits], Field(max_length=16, json_schema_extra=list_map("name"))] = []
+    """For each container of the named role."""
+    database: Limits = Limits()
+    """For the database."""
+    cache: Limits = Limits(cpu="0.5", memory="128Mi", pids=64)
+    """For the cache."""
+
+
+class Quotas(Model):
+    """What the plan grants; handed to the application as `from: quota.*` and reported in each Instance's status."""
+
+    max_users: Annotated[int, Field(ge=1, le=1_000_000, json_schema_extra={"format": "int32"})] | None = None
+    """Users; unlimited when absent."""
+    max_storage: Memory | None = None
+    """Storage, a quantity; unlimited when absent."""
+
+
+class InstanceClassSpec(Model):
+    """A plan."""
+
+    resources: ClassResources = ClassResources()
+    """Limits of a tenant's containers."""
+    quotas: Quotas = Quotas()
+    """What the plan grants."""
+
+
+class InstanceClassStatus(Model):
+    """Nothing of a class lives on a host; the status exists for GitOps health checks."""
+
+    observed_generation: ObservedGeneration = -1
+    """The generation that this status is about."""
+    conditions: Conditions = []
+    """Ready."""
