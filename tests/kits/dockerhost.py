@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from dotmac_local.demo.dockerd import Dockerd, DockerdSettings, ensure_group, set_membership, unmount_below
+from dotmac_local.demo.images import archives_of
 from dotmac_local.demo.processes import attempt, end, mentioning, run
 from dotmac_local.demo.sshd import Sshd, SshdSettings, user_exists
 
@@ -203,6 +204,12 @@ class DockerHost:
         self._reconfigure_sshd(
             {name: value for name, value in self._sshd.settings.environment.items() if name != "PATH"}
         )
+
+    def load_images(self, *tags: str) -> None:
+        """Load images of deploy/images (built and cached by deploy/images/build) that the Engine does not have yet."""
+        present = set(self.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split())
+        for archive in archives_of([tag for tag in tags if tag not in present]):
+            self.docker("load", "--quiet", "--input", str(archive), timeout=300)
 
     # Parts
 

@@ -24,6 +24,8 @@ class DockerdSettings:
     address_pool: str | None = None
     """CIDR that networks are cut from (/26 each), so that two engines on one machine never overlap."""
     prefix: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    """Further options of dockerd."""
 
 
 class Dockerd:
@@ -49,6 +51,7 @@ class Dockerd:
             "--storage-driver=overlay2",
             "--log-opt=max-size=10m",
             "--log-opt=max-file=2",
+            *wanted.options,
         ]
         if wanted.bridge is not None:
             argv.append(f"--bridge={wanted.bridge}")
