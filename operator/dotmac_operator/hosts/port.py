@@ -91,6 +91,12 @@ class DeadlineExceeded(HostError):
     reason = "DeadlineExceeded"
 
 
+class HostBusy(DeadlineExceeded):
+    """The call did not get its turn in time; nothing was done."""
+
+    reason = "HostBusy"
+
+
 class ForwardingRefused(HostError):
     """sshd refuses TCP forwarding (AllowTcpForwarding no), so containers cannot be probed."""
 
@@ -148,6 +154,17 @@ class ExecResult:
 
 Progress = Callable[[str], None]
 """Called with a short line of progress, such as `pulling dotmac/tryton:6.0: 34 of 80 MiB`."""
+
+
+class EventStream(Protocol):
+    """Events as they happen. Ends without an error when it, or its host's pool, is closed; raises HostError on loss."""
+
+    def __iter__(self) -> Iterator[DockerEvent]: ...
+
+    def __next__(self) -> DockerEvent: ...
+
+    def close(self) -> None:
+        """May be called from another thread; the reader leaves its loop."""
 
 
 class Engine(Protocol):
@@ -211,15 +228,20 @@ class Engine(Protocol):
     def remove_volume(self, name: str) -> None:
         """An absent one is no error; `Conflict` while a container uses it."""
 
-    def events(self, since: int, labels: Sequence[str] = ()) -> Iterator[DockerEvent]:
+    def events(self, since: int, labels: Sequence[str] = ()) -> EventStream:
         """Events from `since` (nanoseconds on the host's clock; 0: from now) until the stream breaks (HostError).
 
-        The iterator also ends, without an error, when the host's pool is closed.
+        The stream is open when this returns, so a list made afterwards misses nothing. To resume, pass the last
+        `time_nano`; then list once, because an engine remembers 256 events and none across its own restart. `labels`
+        are a container's: events of networks and volumes carry no labels and come only without a filter. Health checks'
+        exec_* events are left out. One stream per host.
         """
 
 
 class Host(Protocol):
-    """One Docker host. Thread-safe; at most `HostAddress.max_operations` calls run at once, others wait their turn."""
+    """One Docker host. Thread-safe. At most `HostAddress.max_operations` changes, execs and programs run at once, and
+    two pulls beside them; others wait their turn (HostBusy at their deadline). Reads always find a place.
+    """
 
     @property
     def address(self) -> HostAddress: ...
@@ -230,6 +252,14 @@ class Host(Protocol):
     @property
     def offered_host_key(self) -> str | None:
         """The OpenSSH public key line that the host proved to hold on the last connection."""
+
+    @property
+    def round_trips(self) -> int:
+        """Engine requests made so far, for metrics and for tests that nothing is asked twice."""
+
+    @property
+    def execs(self) -> int:
+        """Programs started so far, on the host or in its containers."""
 
     def probe(self) -> float:
         """Connects if need be and returns the seconds of one engine round trip (`/_ping`)."""
