@@ -369,6 +369,8 @@ class InstanceStatus(Model):
     """The last difference that was repaired."""
     failure: FailureRecord | None = None
     """A change that failed and is not tried again by itself."""
+    applied_hash: Hash | None = None
+    """Digest of the desired state that the host last matched."""
     quota: QuotaStatus | None = None
     """What the plan grants."""
     last_handled_reconcile_at: Text | None = None

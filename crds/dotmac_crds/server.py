@@ -54,7 +54,7 @@ class ProxyTls(Model):
         "json_schema_extra": schema(
             [
                 rule(
-                    "self.mode == 'Acme' || (!has(self.email) && !has(self.acmeDirectory))",
+                    "!has(self.mode) || self.mode == 'Acme' || (!has(self.email) && !has(self.acmeDirectory))",
                     "email and acmeDirectory are used with mode Acme only; remove them or set mode: Acme",
                 )
             ]
@@ -62,7 +62,7 @@ class ProxyTls(Model):
     }
 
     mode: Literal["Acme", "Internal", "Off"] = "Acme"
-    """Acme: public certificates; Internal: the proxy's own CA; Off: plain HTTP, for use behind a TLS terminator."""
+    """Acme: public certificates; Internal: the proxy's own CA; Off: plain HTTP. Quote "Off": bare, YAML reads false."""
     email: Email | None = None
     """Account address given to the ACME authority."""
     acme_directory: Annotated[str, Field(max_length=512, pattern=r"^https://[^\s\x00-\x1f]+$")] | None = None
@@ -75,7 +75,14 @@ class Proxy(Model):
     model_config = {
         **Model.model_config,
         "json_schema_extra": schema(
-            [rule("self.httpPort != self.httpsPort", "httpPort and httpsPort must differ", path=".httpsPort")]
+            [
+                # A default is judged before the fields' own defaults are in it, hence `has`.
+                rule(
+                    "!has(self.httpPort) || !has(self.httpsPort) || self.httpPort != self.httpsPort",
+                    "httpPort and httpsPort must differ",
+                    path=".httpsPort",
+                )
+            ]
         ),
     }
 

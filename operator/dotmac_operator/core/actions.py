@@ -1,0 +1,186 @@
+"""What a step wants done, as data. The reconciler executes it; nothing here touches a host."""
+
+from dataclasses import dataclass
+
+from dotmac_operator.core.container import ContainerSpec, RemoteCheck
+from dotmac_operator.core.desired import GeneratedKey
+from dotmac_operator.core.proxy import Route
+
+
+@dataclass(frozen=True)
+class Action:
+    """One effect. `reason` says why it is needed; `text` what it is, without any secret."""
+
+    reason: str
+
+    @property
+    def text(self) -> str:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class GenerateSecrets(Action):
+    secret: str
+    keys: tuple[GeneratedKey, ...]
+
+    @property
+    def text(self) -> str:
+        return f"generate {', '.join(key.key for key in self.keys)} in Secret {self.secret}"
+
+
+@dataclass(frozen=True)
+class PullImage(Action):
+    reference: str
+
+    @property
+    def text(self) -> str:
+        return f"pull image {self.reference}"
+
+
+@dataclass(frozen=True)
+class CreateNetwork(Action):
+    name: str
+    subnet: str
+    labels: tuple[tuple[str, str], ...]
+
+    @property
+    def text(self) -> str:
+        return f"create network {self.name} ({self.subnet})"
+
+
+@dataclass(frozen=True)
+class CreateVolume(Action):
+    name: str
+    labels: tuple[tuple[str, str], ...]
+
+    @property
+    def text(self) -> str:
+        return f"create volume {self.name}"
+
+
+@dataclass(frozen=True)
+class RunContainer(Action):
+    """Create the container, unless one of that name exists, and start it."""
+
+    container: ContainerSpec
+
+    @property
+    def text(self) -> str:
+        return f"run container {self.container.name} from {self.container.image}"
+
+
+@dataclass(frozen=True)
+class StartContainer(Action):
+    name: str
+
+    @property
+    def text(self) -> str:
+        return f"start container {self.name}"
+
+
+@dataclass(frozen=True)
+class RemoveContainer(Action):
+    name: str
+    grace: int = 10
+    """Seconds between SIGTERM and SIGKILL."""
+
+    @property
+    def text(self) -> str:
+        return f"remove container {self.name}"
+
+
+@dataclass(frozen=True)
+class ConnectNetwork(Action):
+    network: str
+    container: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return f"connect {self.container} to network {self.network}"
+
+
+@dataclass(frozen=True)
+class DisconnectNetwork(Action):
+    network: str
+    container: str
+
+    @property
+    def text(self) -> str:
+        return f"disconnect {self.container} from network {self.network}"
+
+
+@dataclass(frozen=True)
+class RemoveNetwork(Action):
+    name: str
+
+    @property
+    def text(self) -> str:
+        return f"remove network {self.name}"
+
+
+@dataclass(frozen=True)
+class RemoveVolume(Action):
+    name: str
+
+    @property
+    def text(self) -> str:
+        return f"remove volume {self.name} and its data"
+
+
+@dataclass(frozen=True)
+class ProbeContainer(Action):
+    """Ask a container over the network whether it works; the answer becomes a fact of the next observation."""
+
+    name: str
+    address: str
+    check: RemoteCheck
+
+    @property
+    def text(self) -> str:
+        return f"probe {self.name} by {self.check.kind} on port {self.check.port}"
+
+
+@dataclass(frozen=True)
+class SetRoute(Action):
+    route: Route
+
+    @property
+    def text(self) -> str:
+        hosts = ", ".join(host for host, _ in self.route.hosts)
+        return f"route {hosts} to {', '.join(self.route.upstreams)}"
+
+
+@dataclass(frozen=True)
+class RemoveRoute(Action):
+    owner: str
+
+    @property
+    def text(self) -> str:
+        return "remove the route"
+
+
+@dataclass(frozen=True)
+class VerifyRoute(Action):
+    """A request through the proxy, as a user would make it."""
+
+    host: str
+    tls: bool
+    path: str
+
+    @property
+    def text(self) -> str:
+        return f"request {'https' if self.tls else 'http'}://{self.host}{self.path} through the proxy"
+
+
+@dataclass(frozen=True)
+class RecordBackup(Action):
+    """Read the checksum out of a finished backup container's log."""
+
+    container: str
+    file: str
+    release: str
+
+    @property
+    def text(self) -> str:
+        return f"record backup {self.file}"

@@ -1,0 +1,61 @@
+"""Names and labels of everything that is made on a host."""
+
+from collections.abc import Mapping
+
+PREFIX = "platform.dotmac.io/"
+MANAGED_BY = f"{PREFIX}managed-by"
+OPERATOR = "dotmac-operator"
+INSTANCE_UID = f"{PREFIX}instance-uid"
+NAMESPACE = f"{PREFIX}namespace"
+INSTANCE = f"{PREFIX}instance"
+ORG = f"{PREFIX}org"
+ROLE = f"{PREFIX}role"
+INDEX = f"{PREFIX}index"
+RELEASE = f"{PREFIX}release"
+RELEASE_VERSION = f"{PREFIX}release-version"
+GENERATION = f"{PREFIX}generation"
+HASH = f"{PREFIX}hash"
+PORT = f"{PREFIX}port"
+"""On containers that the proxy may send requests to: the port they listen on."""
+SERVER_UID = f"{PREFIX}server-uid"
+
+MANAGED = f"{MANAGED_BY}={OPERATOR}"
+"""Filter for every object of ours on a host."""
+
+PAUSED = f"{PREFIX}paused"
+RECONCILE_REQUESTED_AT = f"{PREFIX}reconcile-requested-at"
+ORPHAN = f"{PREFIX}orphan"
+
+PROXY_CONTAINER = "dotmac-proxy"
+PROXY_NETWORK = "dotmac-proxy"
+PROXY_CONFIG_VOLUME = "dotmac-proxy-config"
+PROXY_DATA_VOLUME = "dotmac-proxy-data"
+
+DATABASE = "database"
+CACHE = "cache"
+MIGRATE = "migrate"
+BOOTSTRAP = "bootstrap"
+BACKUP = "backup"
+PROXY = "proxy"
+OWN_ROLES = frozenset({DATABASE, CACHE, MIGRATE, BOOTSTRAP, BACKUP, PROXY})
+"""Roles that a Release cannot name; all others are the application's."""
+
+
+def slug(org_code: str) -> str:
+    """The organisation's code as a DNS label: lower case, `_` as `-`."""
+    return org_code.lower().replace("_", "-")
+
+
+def base(org_code: str) -> str:
+    """What the names of all of a tenant's Docker objects begin with."""
+    return f"dotmac-{org_code.lower()}"
+
+
+def short(digest: str) -> str:
+    """The part of a digest that goes into a name: 8 hex digits."""
+    return digest[:8]
+
+
+def is_app(labels: Mapping[str, str]) -> bool:
+    """Whether a container with these labels runs the application itself."""
+    return labels.get(ROLE, PROXY) not in OWN_ROLES

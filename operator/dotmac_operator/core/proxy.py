@@ -1,0 +1,218 @@
+"""The reverse proxy: its container, and its configuration as plain JSON for Caddy 2.
+
+One configuration holds the routes of every Instance of a host. A change is made to the configuration that the proxy
+runs, and loaded whole, which Caddy does atomically. A route belongs to an Instance by its `group`, a word that Caddy
+keeps. Source of the format: https://caddyserver.com/docs/json/
+"""
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dotmac_crds.server import Proxy, ServerSpec
+from dotmac_operator.core import names
+from dotmac_operator.core.container import ContainerSpec, Limit
+from dotmac_operator.core.digest import digest
+
+type Config = dict[str, Any]
+
+ADMIN_SOCKET = "unix//run/caddy/admin.sock"
+AUTOSAVE = "/config/caddy/autosave.json"
+RELOAD_ARGV = ("caddy", "reload", "--config", "-", "--address", ADMIN_SOCKET, "--force")
+"""Reads the new configuration from its standard input."""
+PLAIN, SECURE = "plain", "secure"
+
+
+@dataclass(frozen=True)
+class Route:
+    """How requests reach one Instance."""
+
+    owner: str
+    """UID of the Instance."""
+    hosts: tuple[tuple[str, str], ...]
+    """(host name, TLS mode Acme|Internal|Off), in the order of the spec."""
+    upstreams: tuple[str, ...]
+    """`container:port`, by name on the tenant's network."""
+
+    def digest(self) -> str:
+        return digest([self.hosts, self.upstreams])
+
+
+def group(owner: str) -> str:
+    return f"dotmac-{owner}"
+
+
+def base_config(proxy: Proxy) -> Config:
+    """The configuration without a tenant."""
+    servers: Config = {
+        # Certificates and redirects are said explicitly, per route; Caddy must not guess them from host names.
+        PLAIN: {"listen": [":80"], "automatic_https": {"disable": True}, "routes": []},
+    }
+    apps: Config = {"http": {"http_port": 80, "https_port": 443, "grace_period": "30s", "servers": servers}}
+    if proxy.tls.mode != "Off":
+        _add_secure(servers)
+        apps["tls"] = _tls(proxy, {})
+    return {"admin": {"listen": ADMIN_SOCKET}, "apps": apps}
+
+
+def parse(text: str | None) -> Config | None:
+    """The running configuration, or None when there is none or it is not ours to understand."""
+    try:
+        found = json.loads(text or "")
+        found["apps"]["http"]["servers"][PLAIN]["routes"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def render(config: Config) -> bytes:
+    return json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
+
+
+def with_route(config: Config, route: Route, proxy: Proxy) -> Config:
+    """`config` with this Instance's route in place of its old one. Other Instances' routes stay as they are."""
+    made = without_route(config, route.owner)
+    servers = made["apps"]["http"]["servers"]
+    plain = [host for host, mode in route.hosts if mode == "Off"]
+    secure = [host for host, mode in route.hosts if mode != "Off"]
+    if plain:
+        servers[PLAIN]["routes"].append(_forward(route, plain))
+    if secure:
+        servers[PLAIN]["routes"].append(_redirect(route, secure, proxy.https_port))
+        _add_secure(servers)
+        servers[SECURE]["routes"].append(_forward(route, secure))
+        made["apps"]["tls"] = _tls(proxy, _modes(made) | {host: mode for host, mode in route.hosts if mode != "Off"})
+    return made
+
+
+def without_route(config: Config, owner: str) -> Config:
+    made = copy.deepcopy(config)
+    for server in made["apps"]["http"]["servers"].values():
+        server["routes"] = [route for route in server.get("routes", []) if route.get("group") != group(owner)]
+    return made
+
+
+def route_of(config: Config | None, owner: str) -> Route | None:
+    """The route that this Instance has in the running configuration."""
+    if config is None:
+        return None
+    modes = _modes(config)
+    hosts: list[tuple[str, str]] = []
+    upstreams: tuple[str, ...] = ()
+    for _, route in _routes(config, owner):
+        handler = route["handle"][0]
+        if handler.get("handler") == "reverse_proxy":
+            hosts += [(host, modes.get(host, "Off")) for host in _hosts(route)]
+            upstreams = tuple(upstream["dial"] for upstream in handler["upstreams"])
+    return Route(owner, tuple(hosts), upstreams) if hosts else None
+
+
+def same(observed: Route | None, desired: Route) -> bool:
+    """Whether the observed route is the desired one; the order of the host names does not matter."""
+    return (
+        observed is not None
+        and sorted(observed.hosts) == sorted(desired.hosts)
+        and observed.upstreams == desired.upstreams
+    )
+
+
+def owner_of_host(config: Config | None, host: str) -> str | None:
+    """UID of the Instance that the running configuration serves under this host name."""
+    for _, route in _routes(config, None):
+        if host in _hosts(route):
+            return str(route.get("group", "")).removeprefix("dotmac-")
+    return None
+
+
+def container(server: ServerSpec, server_uid: str) -> ContainerSpec:
+    """The proxy's container: the only one on the host with published ports."""
+    proxy = server.proxy
+    bind = proxy.bind_address
+    ports = {"80/tcp": (bind, proxy.http_port)}
+    if proxy.tls.mode != "Off":
+        ports["443/tcp"] = (bind, proxy.https_port)
+    return ContainerSpec(
+        base_name=names.PROXY_CONTAINER,
+        role=names.PROXY,
+        image=proxy.image,
+        network=names.PROXY_NETWORK,
+        aliases=(names.PROXY,),
+        limit=Limit(cpu="1", memory="256Mi", pids=256),
+        mounts={"/config": names.PROXY_CONFIG_VOLUME, "/data": names.PROXY_DATA_VOLUME},
+        capabilities=("NET_BIND_SERVICE",),
+        stop_grace=35,
+        single=True,
+        ports=ports,
+        labels={names.MANAGED_BY: names.OPERATOR, names.SERVER_UID: server_uid},
+    )
+
+
+def _add_secure(servers: Config) -> None:
+    # Certificates come from the tls app's `automate` list; redirects are routes of ours.
+    servers.setdefault(
+        SECURE,
+        {
+            "listen": [":443"],
+            "automatic_https": {"disable_redirects": True},
+            "tls_connection_policies": [{}],
+            "routes": [],
+        },
+    )
+
+
+def _forward(route: Route, hosts: list[str]) -> Config:
+    handler = {
+        "handler": "reverse_proxy",
+        "upstreams": [{"dial": upstream} for upstream in route.upstreams],
+        "load_balancing": {"selection_policy": {"policy": "least_conn"}, "try_duration": "5s", "try_interval": "100ms"},
+    }
+    return {"group": group(route.owner), "match": [{"host": hosts}], "handle": [handler], "terminal": True}
+
+
+def _redirect(route: Route, hosts: list[str], port: int) -> Config:
+    suffix = "" if port == 443 else f":{port}"
+    location = "https://{http.request.host}" + suffix + "{http.request.uri}"
+    handler = {"handler": "static_response", "status_code": 308, "headers": {"Location": [location]}}
+    return {"group": group(route.owner), "match": [{"host": hosts}], "handle": [handler], "terminal": True}
+
+
+def _tls(proxy: Proxy, modes: dict[str, str]) -> Config:
+    internal = sorted(host for host, mode in modes.items() if mode == "Internal")
+    acme: Config = {"module": "acme"}
+    if proxy.tls.email:
+        acme["email"] = proxy.tls.email
+    if proxy.tls.acme_directory:
+        acme["ca"] = proxy.tls.acme_directory
+    policies: list[Config] = []
+    if internal:
+        policies.append({"subjects": internal, "issuers": [{"module": "internal"}]})
+    policies.append({"issuers": [{"module": "internal"} if proxy.tls.mode == "Internal" else acme]})
+    return {"automation": {"policies": policies}}
+
+
+def _modes(config: Config) -> dict[str, str]:
+    """TLS mode of each host name that is served by TLS."""
+    tls = config["apps"].get("tls", {})
+    policies = tls.get("automation", {}).get("policies", [])
+    internal = {subject for policy in policies for subject in policy.get("subjects", [])}
+    rest = (
+        "Internal" if any(p["issuers"][0]["module"] == "internal" and "subjects" not in p for p in policies) else "Acme"
+    )
+    secure = config["apps"]["http"]["servers"].get(SECURE, {"routes": []})
+    hosts = {host for route in secure["routes"] for host in _hosts(route)}
+    return {host: "Internal" if host in internal else rest for host in hosts}
+
+
+def _routes(config: Config | None, owner: str | None) -> Iterator[tuple[str, Config]]:
+    if config is None:
+        return
+    for name, server in config["apps"]["http"]["servers"].items():
+        for route in server.get("routes", []):
+            if owner is None or route.get("group") == group(owner):
+                yield name, route
+
+
+def _hosts(route: Config) -> list[str]:
+    return [host for match in route.get("match", []) for host in match.get("host", [])]

@@ -1,0 +1,42 @@
+"""Undoing a failed change: the new containers go, the old ones keep serving."""
+
+from collections.abc import Iterator
+
+from dotmac_operator.core import names, proxy
+from dotmac_operator.core.actions import Action, RemoveContainer, SetRoute, StartContainer
+from dotmac_operator.core.facts import ContainerFact
+from dotmac_operator.core.proxy import Route
+from dotmac_operator.core.view import View
+
+
+def undo(view: View) -> tuple[Action, ...]:
+    """What is left to do until the previous version serves alone; empty when it does."""
+    old = view.outdated
+    if not old:
+        return ()  # nothing else could serve, so what there is stays for somebody to look at
+    return (*_start_again(old), *_route_back(view, old), *_remove_new(view))
+
+
+def _start_again(old: tuple[ContainerFact, ...]) -> Iterator[Action]:
+    for container in old:
+        if container.state in ("created", "exited"):
+            yield StartContainer("the previous version must serve", container.name)
+
+
+def _route_back(view: View, old: tuple[ContainerFact, ...]) -> Iterator[Action]:
+    exposed = [container for container in old if names.PORT in container.labels]
+    if not exposed or view.config is None:
+        return
+    upstreams = tuple(f"{container.name}:{container.labels[names.PORT]}" for container in exposed)
+    back = Route(view.desired.tenant.uid, view.desired.route.hosts, upstreams)
+    if not proxy.same(view.route, back):
+        yield SetRoute("the previous version must serve", back)
+
+
+def _remove_new(view: View) -> Iterator[Action]:
+    new = {spec.name for spec in view.desired.apps}
+    new |= {spec.name for spec in (view.desired.migrate, view.desired.bootstrap) if spec is not None}
+    for container in view.containers:
+        one_shot = container.labels.get(names.ROLE) in (names.MIGRATE, names.BOOTSTRAP)
+        if container.name in new and not (one_shot and container.exit_code == 0):
+            yield RemoveContainer("its version failed", container.name)

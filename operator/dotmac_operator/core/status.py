@@ -1,0 +1,297 @@
+"""(old status, view, plan, outcome) -> new status of an Instance. Computed in one place, on failures too."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from dotmac_crds.base import Condition, LocalSecretRef
+from dotmac_crds.instance import (
+    BackupRecord,
+    ComponentStatus,
+    DriftRecord,
+    FailureRecord,
+    InstanceStatus,
+    OneShotRecord,
+    PlannedAction,
+    PlanStatus,
+    QuotaStatus,
+    ReleaseProgress,
+    StepStatus,
+)
+from dotmac_operator.core import names, proxy
+from dotmac_operator.core.conditions import condition, is_true, merge, rfc3339
+from dotmac_operator.core.container import ContainerSpec
+from dotmac_operator.core.plan import Plan
+from dotmac_operator.core.steps import STEPS
+from dotmac_operator.core.steps.base import Verdict
+from dotmac_operator.core.view import View
+
+SHOWN_ACTIONS = 64
+TEXT_LIMIT = 1024
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why an Instance could not be looked at, or what went wrong with it."""
+
+    reason: str
+    message: str
+    stalled: bool = False
+    """True: it needs somebody; False: it is tried again by itself."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What one pass learned."""
+
+    generation: int
+    now: float
+    server: str | None = None
+    url: str | None = None
+    view: View | None = None
+    plan: Plan | None = None
+    problem: Problem | None = None
+    paused: bool = False
+    deleting: str = ""
+    """What the deletion waits for; empty when the object is not being deleted."""
+    deletion_blocked: bool = False
+    quota: QuotaStatus | None = None
+    reconcile_token: str | None = None
+    backup: BackupRecord | None = None
+    drift: str = ""
+    failure: FailureRecord | None = None
+
+
+def compute(old: InstanceStatus, situation: Situation) -> InstanceStatus:
+    """The new status. Equal to the old one when nothing that a reader could care about has changed."""
+    new = old.model_copy(
+        update={
+            "observed_generation": situation.generation,
+            "server": situation.server or old.server,
+            "url": situation.url or old.url,
+            "quota": situation.quota or old.quota,
+            "last_backup": situation.backup or old.last_backup,
+            "failure": situation.failure if situation.failure else _kept_failure(old, situation),
+            "drift": _drift(old, situation),
+            "last_handled_reconcile_at": situation.reconcile_token or old.last_handled_reconcile_at,
+        }
+    )
+    if situation.view is not None and situation.plan is not None:
+        new = new.model_copy(update=_from_view(old, situation, situation.view, situation.plan))
+    made = tuple(_conditions(new, situation))
+    kept = merge(old.conditions, made, situation.generation, situation.now)
+    return new.model_copy(update={"conditions": kept, "phase": _phase(new, situation)})
+
+
+def _kept_failure(old: InstanceStatus, situation: Situation) -> FailureRecord | None:
+    """A failure is remembered until the spec, the token or what it was made of changes."""
+    failure, view = old.failure, situation.view
+    if failure is None or failure.generation != situation.generation:
+        return None
+    if situation.reconcile_token and situation.reconcile_token != old.last_handled_reconcile_at:
+        return None
+    return failure if view is None or view.desired.hash == failure.hash else None
+
+
+def _drift(old: InstanceStatus, situation: Situation) -> DriftRecord | None:
+    if not situation.drift:
+        return old.drift
+    return DriftRecord(what=situation.drift[:TEXT_LIMIT], repaired_at=rfc3339(situation.now))
+
+
+def _from_view(old: InstanceStatus, situation: Situation, view: View, plan: Plan) -> dict[str, object]:
+    steps = _steps(old.steps or [], plan, situation)
+    made: dict[str, object] = {
+        "release": _release(old, view, plan),
+        "components": list(_components(view)),
+        "one_shots": _one_shots(old, view, situation.now),
+        "steps": steps,
+        "step": f"{sum(step.state in ('Succeeded', 'Skipped') for step in steps)}/{len(STEPS)}",
+        "plan": _plan(plan),
+    }
+    if view.credential_keys is not None:
+        made["credentials_ref"] = LocalSecretRef(name=view.desired.tenant.credentials)
+    if plan.converged:
+        made["applied_hash"] = view.desired.hash
+    return made
+
+
+def _release(old: InstanceStatus, view: View, plan: Plan) -> ReleaseProgress:
+    before = old.release or ReleaseProgress()
+    if not plan.converged:
+        moving = before.current != view.desired.release_name
+        target = view.desired.release_name if moving and not plan.rolled_back else None
+        return before.model_copy(update={"target": target})
+    changed = before.current not in (None, view.desired.release_name)
+    return ReleaseProgress(
+        current=view.desired.release_name,
+        current_version=view.desired.version,
+        previous=before.current if changed else before.previous,
+    )
+
+
+def _components(view: View) -> Iterator[ComponentStatus]:
+    wanted = {spec.name: spec for spec in (*view.desired.infrastructure, *view.desired.apps)}
+    long_running = (c for c in view.containers if names.is_app(c.labels) or c.name in wanted)
+    for container in sorted(long_running, key=lambda c: c.name):
+        spec = wanted.get(container.name)
+        yield ComponentStatus(
+            role=container.labels.get(names.ROLE, ""),
+            container=container.name,
+            image=container.image[:512],
+            image_id=container.image_id[:128],
+            health=view.health(spec, container) if spec else (container.health or container.state),
+        )
+
+
+def _one_shots(old: InstanceStatus, view: View, now: float) -> list[OneShotRecord]:
+    done = {shot.name: shot for shot in old.one_shots or ()}
+    for spec in (view.desired.migrate, view.desired.bootstrap):
+        container = view.container(spec) if spec else None
+        if spec and container and container.state == "exited" and container.exit_code == 0:
+            _record(done, spec.role, spec.hash, now)
+    if view.memory.verified == view.desired.serving_hash:
+        _record(done, "verify", view.desired.serving_hash, now)
+    return sorted(done.values(), key=lambda shot: shot.name)
+
+
+def _record(done: dict[str, OneShotRecord], name: str, hash_: str, now: float) -> None:
+    if name not in done or done[name].hash != hash_:
+        done[name] = OneShotRecord(name=name, hash=hash_, finished_at=rfc3339(now))
+
+
+def _plan(plan: Plan) -> PlanStatus:
+    actions = [
+        PlannedAction(step=step, action=action.text[:TEXT_LIMIT], reason=action.reason[:TEXT_LIMIT])
+        for step, action in plan.actions[:SHOWN_ACTIONS]
+    ]
+    return PlanStatus(hash=plan.hash if actions else "", actions=actions)
+
+
+def _steps(old: Iterable[StepStatus], plan: Plan, situation: Situation) -> list[StepStatus]:
+    before = {step.name: step for step in old}
+    current = plan.current[0] if plan.current else ""
+    made = []
+    for name, verdict in plan.verdicts:
+        problem = situation.problem if name == current else None
+        made.append(_step(before.get(name), name, verdict, current == name, problem, rfc3339(situation.now)))
+    return made
+
+
+def _step(
+    old: StepStatus | None, name: str, verdict: Verdict, current: bool, problem: Problem | None, now: str
+) -> StepStatus:
+    state = _step_state(verdict, current, problem)
+    message = (problem.message if problem else verdict.message)[:TEXT_LIMIT] or None
+    if state in ("Pending", "Succeeded"):
+        message = None
+    started = old.started_at if old else None
+    finished = old.finished_at if old else None
+    if old is None or old.state != state:
+        if state == "Running" and (old is None or old.state != "Failed"):
+            started, finished = now, None
+        elif state in ("Succeeded", "Failed"):
+            started, finished = started or now, now
+        elif state == "Pending":
+            started, finished = None, None
+    return StepStatus(name=name, state=state, started_at=started, finished_at=finished, message=message)
+
+
+def _step_state(verdict: Verdict, current: bool, problem: Problem | None) -> str:
+    if verdict.state == "met":
+        return "Succeeded"
+    if verdict.state == "skipped":
+        return "Skipped"
+    if not current:
+        return "Pending"
+    return "Failed" if problem or verdict.state in ("failed", "blocked") else "Running"
+
+
+def _conditions(new: InstanceStatus, situation: Situation) -> Iterator[Condition]:
+    yield from _summary(new, situation)
+    placed = new.server is not None
+    waiting = "no Server was chosen yet"
+    yield condition("Scheduled", placed, "Placed" if placed else "Waiting", "" if placed else waiting)
+    if situation.paused:
+        yield condition("Paused", True, "Annotated", f"annotation {names.PAUSED} is set: nothing is changed")
+    if situation.deletion_blocked:
+        yield condition("DeletionBlocked", True, "DeletionBlocked", situation.deleting)
+    if situation.view is not None and situation.plan is not None:
+        yield from _aspects(situation.view, situation.plan)
+    else:
+        yield from _last_known(new)
+
+
+def _summary(new: InstanceStatus, situation: Situation) -> Iterator[Condition]:
+    """Ready, Reconciling, Stalled: kstatus reads these."""
+    plan, problem = situation.plan, situation.problem
+    if situation.deleting:
+        yield condition("Ready", False, "Deleting", situation.deleting)
+        yield condition("Reconciling", True, "Deleting", situation.deleting)
+        yield condition("Stalled", False, "Deleting")
+    elif situation.paused:
+        yield condition("Ready", None, "Paused", "paused: the host is not looked at")
+        yield condition("Reconciling", False, "Paused")
+        yield condition("Stalled", False, "Paused")
+    elif problem is not None:
+        yield condition("Ready", None if problem.reason == "ServerNotReady" else False, problem.reason, problem.message)
+        yield condition("Reconciling", not problem.stalled, problem.reason, problem.message)
+        yield condition("Stalled", problem.stalled, problem.reason, problem.message if problem.stalled else "")
+    elif plan is not None and plan.converged:
+        served = new.release.current if new.release else ""
+        yield condition("Ready", True, "Converged", f"Release {served} is served at {new.url}")
+        yield condition("Reconciling", False, "Converged")
+        yield condition("Stalled", False, "Converged")
+    else:
+        message = _progress(plan)
+        yield condition("Ready", None if new.release and new.release.current else False, "Progressing", message)
+        yield condition("Reconciling", True, "Progressing", message)
+        yield condition("Stalled", False, "Progressing")
+
+
+def _progress(plan: Plan | None) -> str:
+    if plan is None or plan.current is None:
+        return "not looked at yet"
+    name, verdict = plan.current
+    return f"step {name}: {verdict.message}" if verdict.message else f"step {name}"
+
+
+def _aspects(view: View, plan: Plan) -> Iterator[Condition]:
+    database = _state(view, view.desired.database)
+    yield condition(
+        "DatabaseReady", database == "healthy", "Healthy" if database == "healthy" else "NotHealthy", database
+    )
+    ill = [f"{spec.role} is {_state(view, spec)}" for spec in view.desired.apps if _state(view, spec) != "healthy"]
+    yield condition("AppHealthy", not ill, "NotHealthy" if ill else "Healthy", ", ".join(ill[:5]))
+    routed = proxy.same(view.route, view.desired.route) and view.proxy is not None and view.proxy.running
+    yield condition("RouteReady", routed, "Routed" if routed else "NotRouted")
+    yield condition("InSync", plan.converged, "Converged" if plan.converged else "Differs")
+
+
+def _last_known(new: InstanceStatus) -> Iterator[Condition]:
+    """What was last known of a host that cannot be looked at: the reasons stay, the verdict becomes Unknown."""
+    for type_ in ("DatabaseReady", "AppHealthy", "RouteReady", "InSync"):
+        known = "was last seen " + ("true" if is_true(new.conditions, type_) else "false")
+        if any(c.type == type_ for c in new.conditions):
+            yield condition(type_, None, "NotObserved", known)
+
+
+def _state(view: View, spec: ContainerSpec) -> str:
+    container = view.container(spec)
+    return view.health(spec, container) if container else "absent"
+
+
+def _phase(new: InstanceStatus, situation: Situation) -> str:
+    served = new.release is not None and new.release.current is not None
+    if situation.deleting:
+        return "Deleting"
+    if situation.paused:
+        return "Paused"
+    if situation.problem is not None:
+        if situation.problem.reason == "ServerNotReady":
+            return "Unreachable" if served else "Pending"
+        return "Stalled" if situation.problem.stalled else "Failing"
+    if situation.plan is not None and situation.plan.converged:
+        return "Running"
+    if situation.plan is None:
+        return "Pending"
+    return "Updating" if served else "Deploying"

@@ -1,0 +1,128 @@
+"""Step 1: may this Instance be deployed here at all? Touches nothing."""
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from dotmac_crds.release import ReleaseSpec
+from dotmac_operator.core import names, proxy
+from dotmac_operator.core.quantity import mebibytes, memory_bytes
+from dotmac_operator.core.steps.base import MET, Step, Verdict, blocked, wait
+from dotmac_operator.core.view import View
+
+RETRY = 30.0
+"""Seconds after which a cause outside the Instance, such as a full Server, is looked at again."""
+
+
+def check(view: View) -> Verdict:
+    if not view.server.ready:
+        return wait(f"Server {view.server.name} is not ready: {view.server.message}", after=RETRY)
+    for judge in (_taken_names, _taken_hosts, _capacity, _volumes):
+        verdict = judge(view)
+        if verdict is not None:
+            return verdict
+    return MET
+
+
+def release_allowed(
+    release_name: str, release: ReleaseSpec, current: str | None, version: str | None
+) -> Verdict | None:
+    """Whether an Instance that runs `current` (a Release's name, with `version`) may move to `release`."""
+    if current == release_name:
+        return None
+    if release.yanked:
+        return blocked("ReleaseYanked", f"Release {release_name} is yanked: choose another in spec.releaseRef")
+    if version is None or not release.upgrade_from:
+        return None
+    try:
+        allowed = any(Version(version) in SpecifierSet(text, prereleases=True) for text in release.upgrade_from)
+    except (InvalidVersion, InvalidSpecifier) as error:
+        return blocked("InvalidRelease", f"Release {release_name}: spec.upgradeFrom cannot be compared: {error}")
+    if allowed:
+        return None
+    ranges = ", ".join(release.upgrade_from)
+    return blocked(
+        "UpgradeNotAllowed",
+        f"Release {release_name} can be reached from {ranges}, but {version} runs: go by a Release in between",
+    )
+
+
+def _taken_names(view: View) -> Verdict | None:
+    mine = view.desired.org_code.lower()
+    for other in view.neighbours:
+        if other.org_code.lower() == mine:
+            return blocked(
+                "OrgCodeTaken",
+                f"Instance {other.key} has orgCode {other.org_code} on Server {view.server.name}: choose another one",
+                after=RETRY,
+            )
+    return None
+
+
+def _taken_hosts(view: View) -> Verdict | None:
+    for host, _ in view.desired.route.hosts:
+        for other in view.neighbours:
+            if host in other.hosts:
+                return blocked(
+                    "DomainTaken", f"domain {host} belongs to Instance {other.key}: remove it from one", after=RETRY
+                )
+        owner = proxy.owner_of_host(view.config, host)
+        if owner not in (None, view.desired.tenant.uid) and owner in {other.uid for other in view.neighbours}:
+            return blocked("DomainTaken", f"the proxy serves domain {host} for another Instance", after=RETRY)
+    return None
+
+
+def _capacity(view: View) -> Verdict | None:
+    if view.containers:
+        return None  # it lives here already; what it takes has been granted
+    capacity = view.server.spec.capacity
+    if not view.server.spec.schedulable:
+        return blocked(
+            "Unschedulable", f"Server {view.server.name} takes no new Instances (schedulable: false)", after=RETRY
+        )
+    if len(view.neighbours) >= capacity.max_instances:
+        return blocked(
+            "ServerFull",
+            f"Server {view.server.name} holds {len(view.neighbours)} of {capacity.max_instances}",
+            after=RETRY,
+        )
+    free = view.server.memory - memory_bytes(capacity.reserved_memory) - sum(n.memory for n in view.neighbours)
+    if view.server.memory and view.desired.memory > free:
+        return blocked(
+            "InsufficientMemory",
+            f"the Instance needs {mebibytes(view.desired.memory)}, but {mebibytes(max(0, free))} are left on Server"
+            f" {view.server.name}: choose a smaller class or another Server",
+            after=RETRY,
+        )
+    return None
+
+
+def _volumes(view: View) -> Verdict | None:
+    labels = view.desired.labels
+    for name in view.desired.volumes:
+        volume = view.volume(name)
+        if volume is None:
+            continue
+        for label in (names.NAMESPACE, names.ORG):
+            if volume.labels.get(label, "").lower() != labels[label].lower():
+                return blocked(
+                    "VolumeTaken", f"volume {name} on Server {view.server.name} belongs to somebody else", after=RETRY
+                )
+    present = view.volume(view.database_volume) is not None
+    if not present and view.record.release is not None and view.record.release.current:
+        return blocked(
+            "DataVolumeMissing",
+            f"volume {view.database_volume} with the tenant's data is gone from Server {view.server.name}: restore it "
+            "from a backup under that name, or delete the Instance and create it anew",
+            after=RETRY,
+        )
+    if present and view.credential_keys is None:
+        return blocked(
+            "CredentialsMissing",
+            f"volume {view.database_volume} holds data, but Secret {view.desired.tenant.credentials} with its password "
+            "is gone: restore the Secret",
+            after=RETRY,
+        )
+    return None
+
+
+STEP = Step("preflight", check)

@@ -1,0 +1,83 @@
+"""Step 7: the new containers start beside the old ones and must become healthy before anything else happens."""
+
+from collections.abc import Iterator
+
+from dotmac_operator.core import names
+from dotmac_operator.core.actions import Action, ProbeContainer, RunContainer, StartContainer
+from dotmac_operator.core.container import ContainerSpec, ExecCheck, RemoteCheck
+from dotmac_operator.core.facts import ContainerFact
+from dotmac_operator.core.steps.base import MET, Step, Verdict, act, failed, wait
+from dotmac_operator.core.view import View
+
+PROBE_EVERY = 1.0
+"""Seconds between two probes of a container that is not healthy yet."""
+SETTLE = 30
+"""Seconds that a container without a health check may take to run at all."""
+
+
+def check(view: View) -> Verdict:
+    actions = list(_missing(view))
+    if actions:
+        return act(*actions)
+    late = next(iter(_late(view)), None)
+    if late is not None:
+        return late
+    probes = list(_probes(view))
+    if probes:
+        return act(*probes)
+    waiting = [(spec, container) for spec, container in _pairs(view) if view.health(spec, container) != "healthy"]
+    if not waiting:
+        return MET
+    told = ", ".join(f"{spec.role} is {view.health(spec, container)}" for spec, container in waiting[:3])
+    return wait(told, after=PROBE_EVERY)
+
+
+def _pairs(view: View) -> Iterator[tuple[ContainerSpec, ContainerFact]]:
+    for spec in view.desired.apps:
+        container = view.container(spec)
+        if container is not None:
+            yield spec, container
+
+
+def _missing(view: View) -> Iterator[Action]:
+    for spec in view.desired.apps:
+        container = view.container(spec)
+        if container is None:
+            known = any(other.labels.get(names.ROLE) == spec.role for other in view.containers)
+            yield RunContainer(f"{spec.role} differs from the spec" if known else f"{spec.role} does not exist", spec)
+        elif container.state in ("created", "exited"):
+            yield StartContainer(f"{spec.role} is {container.state}", spec.name)
+
+
+def _probes(view: View) -> Iterator[Action]:
+    for spec, container in _pairs(view):
+        if not isinstance(spec.check, RemoteCheck) or view.health(spec, container) != "starting":
+            continue
+        last = view.memory.probes.get(container.id)
+        address = container.networks.get(view.desired.network, "")
+        if address and (last is None or view.now - last.at >= PROBE_EVERY):
+            yield ProbeContainer(f"{spec.role} has not answered yet", container.name, address, spec.check)
+
+
+def _late(view: View) -> Iterator[Verdict]:
+    for spec, container in _pairs(view):
+        state = view.health(spec, container)
+        if state == "healthy":
+            continue
+        since = view.memory.unhealthy_since.get(container.id)
+        late = since is not None and view.now - since > allowed(spec)
+        if state == "unhealthy" or late:
+            probe = view.memory.probes.get(container.id)
+            told = f": {probe.message}" if probe and probe.message else ""
+            yield failed("AppUnhealthy", f"{spec.role} is {state} after {allowed(spec)} s{told}", container.name)
+
+
+def allowed(spec: ContainerSpec) -> int:
+    """Seconds that a container may take to become healthy."""
+    check_ = spec.check
+    if isinstance(check_, ExecCheck | RemoteCheck):
+        return check_.start_period + check_.retries * (check_.interval + check_.timeout)
+    return SETTLE
+
+
+STEP = Step("start", check)

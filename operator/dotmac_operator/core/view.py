@@ -1,0 +1,163 @@
+"""Everything that a step may look at: what is desired, what was observed, what was recorded, and the time."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from dotmac_crds.instance import InstanceStatus
+from dotmac_crds.server import ServerSpec
+from dotmac_operator.core import names, proxy
+from dotmac_operator.core.container import ContainerSpec, ExecCheck, RemoteCheck
+from dotmac_operator.core.desired import Desired
+from dotmac_operator.core.facts import ContainerFact, HostFacts, NetworkFact, VolumeFact
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another Instance of the same Server."""
+
+    key: str
+    """`namespace/name`."""
+    uid: str
+    org_code: str
+    hosts: tuple[str, ...]
+    memory: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class ServerView:
+    """What an Instance needs to know about its Server."""
+
+    name: str
+    spec: ServerSpec
+    ready: bool
+    message: str = ""
+    memory: int = 0
+    """Total bytes of the host; 0 when it was never probed."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is known of a container that Docker itself does not check."""
+
+    ok: bool
+    at: float
+    """Unix seconds of the last answer."""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What this process remembers between two passes. Losing it costs a probe, never correctness."""
+
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+    """Container id -> its last probe."""
+    unhealthy_since: Mapping[str, float] = field(default_factory=dict)
+    """Container id -> when it was first seen not healthy, Unix seconds."""
+    verified: str = ""
+    """`Desired.serving_hash` of the last request that went through the proxy."""
+    verify_since: float = 0.0
+    """When the first request for the present serving hash was made; 0: not yet."""
+    verify_message: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """One snapshot of one Instance."""
+
+    desired: Desired
+    facts: HostFacts
+    record: InstanceStatus
+    server: ServerView
+    now: float
+    """Unix seconds."""
+    credential_keys: frozenset[str] | None = None
+    """Keys of the credentials Secret; None when it does not exist."""
+    neighbours: tuple[Neighbour, ...] = ()
+    memory: Memory = Memory()
+
+    @cached_property
+    def containers(self) -> tuple[ContainerFact, ...]:
+        """The Instance's own containers, running or not."""
+        uid = self.desired.tenant.uid
+        return tuple(c for c in self.facts.containers if c.labels.get(names.INSTANCE_UID) == uid)
+
+    @cached_property
+    def _by_name(self) -> dict[str, ContainerFact]:
+        return {container.name: container for container in self.containers}
+
+    @cached_property
+    def config(self) -> proxy.Config | None:
+        return proxy.parse(self.facts.proxy_config)
+
+    @cached_property
+    def route(self) -> proxy.Route | None:
+        """The Instance's route in the running proxy."""
+        return proxy.route_of(self.config, self.desired.tenant.uid)
+
+    def container(self, spec: ContainerSpec) -> ContainerFact | None:
+        return self._by_name.get(spec.name)
+
+    def of_role(self, role: str) -> tuple[ContainerFact, ...]:
+        return tuple(c for c in self.containers if c.labels.get(names.ROLE) == role)
+
+    @property
+    def proxy(self) -> ContainerFact | None:
+        return next((c for c in self.facts.containers if c.name == names.PROXY_CONTAINER), None)
+
+    def network(self, name: str) -> NetworkFact | None:
+        return next((n for n in self.facts.networks if n.name == name), None)
+
+    def volume(self, name: str) -> VolumeFact | None:
+        return next((v for v in self.facts.volumes if v.name == name), None)
+
+    @property
+    def database_volume(self) -> str:
+        return self.desired.volumes[0]
+
+    def serves(self, container: ContainerFact) -> bool:
+        """Whether the running proxy sends requests to this container."""
+        return self.route is not None and any(u.rpartition(":")[0] == container.name for u in self.route.upstreams)
+
+    def done(self, name: str, hash_: str) -> bool:
+        """Whether a one-shot of this digest is recorded as done."""
+        return any(shot.name == name and shot.hash == hash_ for shot in self.record.one_shots or ())
+
+    @property
+    def verified(self) -> bool:
+        serving = self.desired.serving_hash
+        return self.memory.verified == serving or self.done("verify", serving)
+
+    @property
+    def upgrading(self) -> bool:
+        """Whether another version has been serving, so that a failure must leave that one in place."""
+        return any(names.is_app(c.labels) and c.name not in self._app_names for c in self.containers)
+
+    @cached_property
+    def _app_names(self) -> frozenset[str]:
+        return frozenset(spec.name for spec in self.desired.apps)
+
+    @property
+    def outdated(self) -> tuple[ContainerFact, ...]:
+        """Application containers of another version, in a stable order."""
+        found = (c for c in self.containers if names.is_app(c.labels) and c.name not in self._app_names)
+        return tuple(sorted(found, key=lambda c: c.name))
+
+    def health(self, spec: ContainerSpec, container: ContainerFact) -> str:
+        """healthy, starting, unhealthy, or Docker's word for a container that does not run."""
+        if not container.running:
+            return container.state
+        if isinstance(spec.check, ExecCheck):
+            return container.health or "starting"
+        if isinstance(spec.check, RemoteCheck):
+            return self._probed(container)
+        return "healthy"
+
+    def _probed(self, container: ContainerFact) -> str:
+        probe = self.memory.probes.get(container.id)
+        if probe is not None:
+            return "healthy" if probe.ok else "starting"
+        # It passed its gate before this process began: it is on record as healthy.
+        recorded = any(c.container == container.name and c.health == "healthy" for c in self.record.components or ())
+        return "healthy" if recorded else "starting"

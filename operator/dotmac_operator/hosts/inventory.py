@@ -1,0 +1,144 @@
+"""What is on a host, read by a few list calls for all of its Instances and kept fresh by the host's event stream."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from dotmac_operator.core import names, proxy
+from dotmac_operator.core.facts import ContainerFact, DockerEvent, HostFacts, ImageFact
+from dotmac_operator.hosts.port import Host, HostError, NotFound
+
+log = logging.getLogger(__name__)
+
+IGNORED_ACTIONS = ("exec_create", "exec_start", "exec_die", "top", "attach", "resize", "archive-path", "extract-to-dir")
+"""Health checks run as execs every few seconds in every container; they say nothing about what exists."""
+STALE_AFTER = 300.0
+"""Seconds after which even a quiet host is read again."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    facts: HostFacts
+    at: float
+
+
+class Inventory:
+    """The facts of one host. Thread-safe; concurrent readers share one read."""
+
+    def __init__(self, host: Host, on_event: Callable[[DockerEvent | None], None]) -> None:
+        """`on_event` is called from the event thread for every relevant event, and with None when the stream broke."""
+        self.host = host
+        self._on_event = on_event
+        self._lock = threading.Lock()
+        self._kept: _Kept | None = None
+        self._dirty = 0
+        self._revision = 0
+        self._streaming = False
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._images: dict[str, ImageFact] = {}
+
+    def start(self) -> None:
+        """Begins to listen for events; call it once the host has answered."""
+        if self._thread is None:
+            name = f"events-{self.host.address.name}"
+            self._thread = threading.Thread(target=self._listen, name=name, daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        self._closed.set()
+
+    def invalidate(self) -> None:
+        """The next read goes to the host: somebody has just changed something there."""
+        self._dirty += 1
+
+    def facts(self, images: Iterable[str] = ()) -> HostFacts:
+        """The host as it is; `images` are the references to look for.
+
+        Raises:
+            HostError: the host could not be read.
+        """
+        with self._lock:
+            kept = self._kept
+            if kept is None or self._must_read(kept):
+                kept = self._read()
+            wanted = self._wanted_images(images)
+        return HostFacts(
+            kept.facts.revision,
+            kept.facts.containers,
+            kept.facts.networks,
+            kept.facts.volumes,
+            wanted,
+            kept.facts.proxy_config,
+        )
+
+    def _must_read(self, kept: _Kept) -> bool:
+        changed = kept.facts.revision != self._dirty
+        return changed or not self._streaming or time.monotonic() - kept.at > STALE_AFTER
+
+    def _read(self) -> _Kept:
+        engine = self.host.engine
+        revision = self._dirty  # before the first call: what changes meanwhile makes the next read go to the host again
+        containers = tuple(engine.containers([names.MANAGED]))
+        facts = HostFacts(
+            revision=revision,
+            containers=containers,
+            networks=tuple(engine.networks()),
+            volumes=tuple(engine.volumes([names.MANAGED])),
+            proxy_config=self._proxy_config(containers),
+        )
+        self._kept = _Kept(facts, time.monotonic())
+        return self._kept
+
+    def _proxy_config(self, containers: Iterable[ContainerFact]) -> str | None:
+        running = next((c for c in containers if c.name == names.PROXY_CONTAINER and c.running), None)
+        if running is None:
+            return None
+        try:
+            return self.host.engine.read_file(running.id, proxy.AUTOSAVE).decode()
+        except NotFound:
+            return None
+
+    def _wanted_images(self, references: Iterable[str]) -> Mapping[str, ImageFact]:
+        found: dict[str, ImageFact] = {}
+        for reference in references:
+            image = self._images.get(reference) or self.host.engine.image(reference)
+            if image is not None:
+                self._images[reference] = found[reference] = image
+        return found
+
+    def _listen(self) -> None:
+        since, delay = 0, 1.0
+        while not self._closed.is_set():
+            try:
+                self.host.probe()
+                self._streaming = True
+                self.invalidate()
+                for event in self.host.engine.events(since):
+                    delay = 1.0
+                    since = event.time_nano or since
+                    self._take(event)
+                    if self._closed.is_set():
+                        return
+                if self._closed.is_set():
+                    return
+            except HostError as error:
+                log.info("event stream of %s broke: %s", self.host.address.name, error)
+            except Exception:
+                log.exception("event stream of %s failed", self.host.address.name)
+            self._streaming = False
+            self.invalidate()
+            self._on_event(None)
+            self._closed.wait(delay)
+            delay = min(delay * 2, 30.0)
+
+    def _take(self, event: DockerEvent) -> None:
+        if event.action.split(":", 1)[0] in IGNORED_ACTIONS:
+            return
+        if event.type == "image":
+            self._images.clear()
+        if event.type in ("container", "network", "volume", "image"):
+            self.invalidate()
+            self._on_event(event)

@@ -1,0 +1,1 @@
+"""observe -> plan -> apply one step -> observe again."""

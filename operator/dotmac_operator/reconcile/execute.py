@@ -1,0 +1,206 @@
+"""Carries out actions. Every action is safe to repeat: after a crash the plan is made again from what is there."""
+
+import logging
+import re
+import secrets
+import string
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dotmac_crds.server import Proxy
+from dotmac_operator.core import actions as do
+from dotmac_operator.core import names, proxy
+from dotmac_operator.core.container import ContainerSpec
+from dotmac_operator.core.desired import GeneratedKey
+from dotmac_operator.core.secret import SecretStr
+from dotmac_operator.hosts.inventory import Inventory
+from dotmac_operator.hosts.port import Conflict, Engine, EngineError, HostError, NotFound
+from dotmac_operator.reconcile.hosts import Hosts
+from dotmac_operator.reconcile.ports import Cluster, ObjectRef
+
+log = logging.getLogger(__name__)
+
+_ALPHABETS = {
+    "Alphanumeric": string.ascii_letters + string.digits,
+    "Hex": "0123456789abcdef",
+    "UrlSafe": string.ascii_letters + string.digits + "-_",
+}
+_BACKUP_LINE = re.compile(r"^dotmac-backup sha256=([0-9a-f]{64}) size=([0-9]+)$", re.MULTILINE)
+
+
+class BackupUnreadable(HostError):
+    """The dump ended, but its log tells no checksum, so it is not trusted."""
+
+    reason = "BackupFailed"
+
+
+class ProxyRefused(HostError):
+    """The proxy did not take its configuration."""
+
+    reason = "ProxyRefused"
+
+
+@dataclass
+class Results:
+    """What actions found out; the reconciler keeps it between passes."""
+
+    probes: dict[str, tuple[bool, str]] = field(default_factory=dict)
+    """Container name -> (works, message)."""
+    verified: bool | None = None
+    verify_message: str = ""
+    backup: tuple[str, str, int, str] | None = None
+    """(file, sha256, bytes, release)."""
+
+
+def generate(key: GeneratedKey) -> SecretStr:
+    """A new random secret."""
+    if key.alphabet == "Fernet":
+        from base64 import urlsafe_b64encode
+
+        return SecretStr(urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    return SecretStr("".join(secrets.choice(_ALPHABETS[key.alphabet]) for _ in range(key.length)))
+
+
+class Executor:
+    """Carries out the actions of one object on its host."""
+
+    def __init__(self, cluster: Cluster, hosts: Hosts, owner: ObjectRef, server_key: str, proxy_spec: Proxy) -> None:
+        self._cluster = cluster
+        self._hosts = hosts
+        self._owner = owner
+        self._server_key = server_key
+        self._proxy = proxy_spec
+
+    def run(self, action: do.Action, inventory: Inventory, results: Results) -> None:
+        """Carries out one action.
+
+        Raises:
+            HostError: the host refused or did not answer; what was done is found by the next observation.
+        """
+        log.info("%s (%s)", action.text, action.reason)
+        try:
+            self._dispatch(action, inventory, results)
+        finally:
+            if not isinstance(action, do.ProbeContainer | do.VerifyRoute | do.GenerateSecrets | do.RecordBackup):
+                inventory.invalidate()
+
+    def _dispatch(self, action: do.Action, inventory: Inventory, results: Results) -> None:
+        engine = inventory.host.engine
+        simple = _SIMPLE.get(type(action))
+        if simple is not None:
+            simple(engine, action)
+        elif isinstance(action, do.GenerateSecrets):
+            values = {key.key: generate(key) for key in action.keys}
+            self._cluster.write_credentials(self._owner, action.secret, values)
+        elif isinstance(action, do.RunContainer):
+            run_container(engine, action.container)
+        elif isinstance(action, do.ProbeContainer):
+            results.probes[action.name] = _probe(inventory, action)
+        elif isinstance(action, do.SetRoute):
+            route = action.route
+            self._change_proxy(inventory, lambda config: proxy.with_route(config, route, self._proxy))
+        elif isinstance(action, do.RemoveRoute):
+            owner = action.owner
+            self._change_proxy(inventory, lambda config: proxy.without_route(config, owner))
+        elif isinstance(action, do.VerifyRoute):
+            results.verified, results.verify_message = self._verify(inventory, action)
+        elif isinstance(action, do.RecordBackup):
+            results.backup = _read_backup(engine, action)
+        else:
+            raise TypeError(f"no way to carry out {type(action).__name__}")
+
+    def _change_proxy(self, inventory: Inventory, change: Callable[[proxy.Config], proxy.Config]) -> None:
+        """Reads, changes and loads the configuration; one at a time for each host, so that no route is lost."""
+        engine = inventory.host.engine
+        with self._hosts.routing(self._server_key):
+            try:
+                current = proxy.parse(engine.read_file(names.PROXY_CONTAINER, proxy.AUTOSAVE).decode())
+            except NotFound:
+                current = None
+            load_proxy(engine, change(current or proxy.base_config(self._proxy)))
+
+    def _verify(self, inventory: Inventory, action: do.VerifyRoute) -> tuple[bool, str]:
+        bind = self._proxy.bind_address
+        address = "127.0.0.1" if bind == "0.0.0.0" else bind  # noqa: S104 - compared, not bound
+        port = self._proxy.https_port if action.tls else self._proxy.http_port
+        sni = action.host if action.tls else None
+        try:
+            status = inventory.host.http(address, port, action.path, headers={"Host": action.host}, tls_server_name=sni)
+        except HostError as error:
+            if not error.retryable:
+                raise
+            return False, str(error)
+        return status < 400, "" if status < 400 else f"the proxy answered {status} for {action.host}{action.path}"
+
+
+def run_container(engine: Engine, spec: ContainerSpec) -> None:
+    """Creates the container unless one of its name exists, and starts it."""
+    try:
+        engine.create_container(spec.name, spec.body())
+    except Conflict:
+        log.debug("container %s exists", spec.name)
+    engine.start_container(spec.name)
+
+
+def remove_container(engine: Engine, name: str, grace: float) -> None:
+    """Stops it in peace first: a database that is killed has to recover."""
+    if grace > 0:
+        engine.stop_container(name, grace)
+    engine.remove_container(name)
+
+
+def load_proxy(engine: Engine, config: proxy.Config) -> None:
+    """Loads a whole configuration, which the proxy takes or refuses as one."""
+    result = engine.exec(names.PROXY_CONTAINER, proxy.RELOAD_ARGV, stdin=proxy.render(config), deadline=60.0)
+    if result.exit_code != 0:
+        told = result.stderr.decode(errors="replace").strip().splitlines()
+        raise ProxyRefused(f"the proxy refused its configuration: {told[-1][:500] if told else result.exit_code}")
+
+
+def _probe(inventory: Inventory, action: do.ProbeContainer) -> tuple[bool, str]:
+    check = action.check
+    try:
+        if check.kind == "tcp":
+            inventory.host.tcp(action.address, check.port, deadline=check.timeout)
+            return True, ""
+        status = inventory.host.http(
+            action.address, check.port, check.path, headers={"Host": action.address}, deadline=check.timeout
+        )
+    except HostError as error:
+        if not error.retryable:
+            raise
+        return False, str(error)
+    return status < 400, "" if status < 400 else f"{check.path} answered {status}"
+
+
+def _read_backup(engine: Engine, action: do.RecordBackup) -> tuple[str, str, int, str]:
+    found = _BACKUP_LINE.search(engine.logs(action.container, tail=20).replace("\r", ""))
+    if found is None:
+        raise BackupUnreadable(f"container {action.container} tells no checksum of {action.file}")
+    return action.file, found.group(1), int(found.group(2)), action.release
+
+
+def _create_network(engine: Engine, a: do.CreateNetwork) -> None:
+    try:
+        engine.create_network(a.name, a.subnet, dict(a.labels))
+    except Conflict:
+        log.debug("network %s exists", a.name)
+    except EngineError as error:
+        # Two Instances may choose the same free subnet at the same moment; the next observation shows another one.
+        if "overlap" not in str(error).lower():
+            raise
+        log.info("subnet %s was taken meanwhile", a.subnet)
+
+
+_SIMPLE: dict[type[do.Action], Callable[[Engine, Any], object]] = {
+    do.PullImage: lambda engine, a: engine.pull(a.reference, log.info),
+    do.CreateNetwork: _create_network,
+    do.CreateVolume: lambda engine, a: engine.create_volume(a.name, dict(a.labels)),
+    do.StartContainer: lambda engine, a: engine.start_container(a.name),
+    do.RemoveContainer: lambda engine, a: remove_container(engine, a.name, a.grace),
+    do.ConnectNetwork: lambda engine, a: engine.connect_network(a.network, a.container, a.aliases),
+    do.DisconnectNetwork: lambda engine, a: engine.disconnect_network(a.network, a.container),
+    do.RemoveNetwork: lambda engine, a: engine.remove_network(a.name),
+    do.RemoveVolume: lambda engine, a: engine.remove_volume(a.name),
+}

@@ -1,0 +1,59 @@
+"""The hosts that are connected: one inventory for each Server."""
+
+import threading
+from collections.abc import Callable
+
+from dotmac_operator.core.facts import DockerEvent
+from dotmac_operator.hosts.inventory import Inventory
+from dotmac_operator.hosts.port import HostAddress, HostPool
+
+OnEvent = Callable[[str, DockerEvent | None], None]
+"""Called with the Server's key and the event, or None when its stream broke."""
+
+
+class Hosts:
+    """Inventories by Server key. Thread-safe."""
+
+    def __init__(self, pool: HostPool, on_event: OnEvent) -> None:
+        self._pool = pool
+        self._on_event = on_event
+        self._lock = threading.Lock()
+        self._kept: dict[str, tuple[HostAddress, Inventory]] = {}
+        self._routing: dict[str, threading.Lock] = {}
+
+    def attach(self, address: HostAddress) -> Inventory:
+        """The inventory of this host; a new one when its address, user or keys have changed."""
+        with self._lock:
+            kept = self._kept.get(address.name)
+            if kept is not None and kept[0] == address:
+                return kept[1]
+            if kept is not None:
+                kept[1].close()
+            inventory = Inventory(self._pool.get(address), lambda event: self._on_event(address.name, event))
+            self._kept[address.name] = (address, inventory)
+            return inventory
+
+    def inventory(self, key: str) -> Inventory | None:
+        """None while the Server was not reached in this process."""
+        with self._lock:
+            kept = self._kept.get(key)
+            return kept[1] if kept else None
+
+    def routing(self, key: str) -> threading.Lock:
+        """Held while a host's proxy configuration is read, changed and loaded."""
+        with self._lock:
+            return self._routing.setdefault(key, threading.Lock())
+
+    def detach(self, key: str) -> None:
+        with self._lock:
+            kept = self._kept.pop(key, None)
+        if kept is not None:
+            kept[1].close()
+        self._pool.forget(key)
+
+    def close(self) -> None:
+        with self._lock:
+            kept, self._kept = list(self._kept.values()), {}
+        for _, inventory in kept:
+            inventory.close()
+        self._pool.close()

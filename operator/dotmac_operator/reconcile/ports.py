@@ -1,0 +1,69 @@
+"""What reconciliation needs of the Kubernetes API, and what it tells its caller."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from dotmac_operator.core.secret import SecretStr
+
+type Body = dict[str, Any]
+
+
+class ClusterError(Exception):
+    """The Kubernetes API refused or did not answer; the call is repeated with the next pass."""
+
+
+class Gone(ClusterError):
+    """The object does not exist any more, or another one has its name."""
+
+
+@dataclass(frozen=True)
+class ObjectRef:
+    """Which object: enough to write to it and to blame it in an Event."""
+
+    kind: str
+    namespace: str
+    """Empty for cluster-scoped kinds."""
+    name: str
+    uid: str
+    resource_version: str = ""
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+class Cluster(Protocol):
+    """The Kubernetes API, as much as reconciliation needs. Calls block; run them in a worker thread."""
+
+    def secret(self, namespace: str, name: str) -> Mapping[str, SecretStr] | None:
+        """Content of a Secret, or None. A value that is not UTF-8 is left out."""
+
+    def write_credentials(self, owner: ObjectRef, name: str, values: Mapping[str, SecretStr]) -> None:
+        """Adds keys to the owner's Secret, creating it; a key that exists is never changed."""
+
+    def release_credentials(self, owner: ObjectRef, name: str) -> None:
+        """Makes the Secret outlive its owner."""
+
+    def apply_status(self, ref: ObjectRef, status: Body) -> Body:
+        """Server-side apply on `/status`; returns the object. `Gone` when it is not there any more."""
+
+    def set_finalizer(self, ref: ObjectRef, present: bool, finalizers: list[str]) -> Body | None:
+        """Adds or removes our finalizer; returns the object, or None when it went with that."""
+
+    def event(self, ref: ObjectRef, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        """Best effort: a lost Event is no error."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """When to look again, if nothing wakes the reconciler before."""
+
+    after: float | None = None
+    """Seconds; None: with the next resync."""
+    failed: bool = False
+    """True: `after` is left to the caller's backoff."""
+
+
+DONE = Outcome()
+AGAIN = Outcome(after=0.0)

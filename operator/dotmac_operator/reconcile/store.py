@@ -1,0 +1,171 @@
+"""The last known version of every object of ours, parsed once for each version. Fed by the watch."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from dotmac_crds.base import FINALIZER, Model
+from dotmac_crds.instance import InstanceSpec, InstanceStatus
+from dotmac_crds.instanceclass import InstanceClassSpec, InstanceClassStatus
+from dotmac_crds.kinds import KINDS
+from dotmac_crds.release import ReleaseSpec, ReleaseStatus
+from dotmac_crds.server import ServerSpec, ServerStatus
+from dotmac_operator.core import names
+from dotmac_operator.reconcile.ports import Body, ObjectRef
+
+_MODELS = {kind.name: (kind.spec, kind.status) for kind in KINDS}
+
+
+@dataclass(frozen=True)
+class Resource[SpecT: Model, StatusT: Model]:
+    """One version of one object."""
+
+    ref: ObjectRef
+    generation: int
+    deleting: bool
+    finalizers: tuple[str, ...]
+    labels: Mapping[str, str]
+    annotations: Mapping[str, str]
+    spec: SpecT | None
+    """None when it does not parse; `error` says why."""
+    status: StatusT
+    error: str = ""
+    raw_spec: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return self.ref.key
+
+    @property
+    def paused(self) -> bool:
+        return self.annotations.get(names.PAUSED, "").lower() in ("true", "yes", "1")
+
+    @property
+    def reconcile_token(self) -> str | None:
+        return self.annotations.get(names.RECONCILE_REQUESTED_AT)
+
+    @property
+    def held(self) -> bool:
+        """Whether our finalizer keeps it."""
+        return FINALIZER in self.finalizers
+
+
+type Instance = Resource[InstanceSpec, InstanceStatus]
+type Server = Resource[ServerSpec, ServerStatus]
+type Release = Resource[ReleaseSpec, ReleaseStatus]
+type InstanceClass = Resource[InstanceClassSpec, InstanceClassStatus]
+
+
+def parse(body: Body) -> Resource[Any, Any]:
+    """An object as the API server sends it. An unreadable spec is kept as such, an unreadable status counts as empty."""
+    meta = body["metadata"]
+    spec_model, status_model = _MODELS[body["kind"]]
+    spec, error = None, ""
+    try:
+        spec = spec_model.model_validate(body.get("spec") or {})
+    except ValidationError as failure:
+        error = "; ".join(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in failure.errors()[:3])
+    try:
+        status = status_model.model_validate(body.get("status") or {})
+    except ValidationError:
+        status = status_model()
+    ref = ObjectRef(
+        body["kind"], meta.get("namespace", ""), meta["name"], meta.get("uid", ""), meta.get("resourceVersion", "")
+    )
+    return Resource(
+        ref=ref,
+        generation=meta.get("generation", 1),
+        deleting="deletionTimestamp" in meta,
+        finalizers=tuple(meta.get("finalizers") or ()),
+        labels=meta.get("labels") or {},
+        annotations=meta.get("annotations") or {},
+        spec=spec,
+        status=status,
+        error=error,
+        raw_spec=body.get("spec") or {},
+    )
+
+
+class Store:
+    """Thread-safe. Reads never block on anything but each other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._objects: dict[tuple[str, str], Resource[Any, Any]] = {}
+
+    def put(self, body: Body) -> tuple[Resource[Any, Any] | None, Resource[Any, Any]]:
+        """Takes a version in; returns (the one before, the one now). An older version than the kept one is ignored."""
+        fresh = parse(body)
+        place = (fresh.ref.kind, fresh.key)
+        with self._lock:
+            kept = self._objects.get(place)
+            if kept is not None and kept.ref.uid == fresh.ref.uid and _older(fresh, kept):
+                return kept, kept
+            self._objects[place] = fresh
+            return kept, fresh
+
+    def drop(self, kind: str, key: str, uid: str) -> None:
+        with self._lock:
+            kept = self._objects.get((kind, key))
+            if kept is not None and kept.ref.uid == uid:
+                del self._objects[(kind, key)]
+
+    def instance(self, key: str) -> Instance | None:
+        found: Instance | None = self._get("Instance", key)
+        return found
+
+    def server(self, key: str) -> Server | None:
+        found: Server | None = self._get("Server", key)
+        return found
+
+    def release(self, name: str) -> Release | None:
+        found: Release | None = self._get("Release", name)
+        return found
+
+    def instance_class(self, name: str) -> InstanceClass | None:
+        found: InstanceClass | None = self._get("InstanceClass", name)
+        return found
+
+    def instances(self) -> list[Instance]:
+        return self._all("Instance")
+
+    def servers(self, namespace: str) -> list[Server]:
+        return [server for server in self._all("Server") if server.ref.namespace == namespace]
+
+    def instances_on(self, namespace: str, server: str) -> list[Instance]:
+        """Instances whose choice of Server is recorded, or fixed by serverRef, to be this one."""
+        return [i for i in self.instances() if i.ref.namespace == namespace and server_name(i) == server]
+
+    def _get(self, kind: str, key: str) -> Any:
+        with self._lock:
+            return self._objects.get((kind, key))
+
+    def _all(self, kind: str) -> list[Any]:
+        with self._lock:
+            return [made for (found, _), made in self._objects.items() if found == kind]
+
+
+def server_name(instance: Instance) -> str | None:
+    """The Server that an Instance lives on or must live on; None before it was placed."""
+    if instance.status.server:
+        return instance.status.server
+    if instance.spec is not None and instance.spec.server_ref is not None:
+        return instance.spec.server_ref.name
+    return None
+
+
+def relevant(before: Resource[Any, Any] | None, now: Resource[Any, Any]) -> bool:
+    """Whether a change is one that a reconciler acts on: all but status and bookkeeping."""
+    if before is None or before.ref.uid != now.ref.uid:
+        return True
+    old = (before.generation, before.deleting, before.finalizers, before.labels, before.annotations)
+    return old != (now.generation, now.deleting, now.finalizers, now.labels, now.annotations)
+
+
+def _older(fresh: Resource[Any, Any], kept: Resource[Any, Any]) -> bool:
+    """By resourceVersion, which is ordered within one resource type. Source: KEP-5504, comparable resource versions."""
+    a, b = fresh.ref.resource_version, kept.ref.resource_version
+    return a.isdigit() and b.isdigit() and int(a) < int(b)
