@@ -284,6 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line: build what is missing; exit 1 with the reason when that fails."""
     parser = argparse.ArgumentParser(prog="deploy/images/build", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="archives to build; all when absent")
+    parser.add_argument("--check", action="store_true", help="build nothing; exit 1 when something is missing")
     chosen = parser.parse_args(arguments)
     began = time.monotonic()
 
@@ -294,6 +295,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = set(chosen.names) - {archive.name for archive in ARCHIVES}
     if unknown:
         parser.error(f"no such image: {', '.join(sorted(unknown))}; there are {', '.join(a.name for a in ARCHIVES)}")
+    if chosen.check:
+        wanted = [archive for archive in ARCHIVES if not chosen.names or archive.name in chosen.names]
+        return int(any(find_archive(archive) is None for archive in wanted))
     try:
         ensure_built(say, chosen.names)
     except (ImageBuildFailed, CommandFailed, subprocess.SubprocessError) as failed:
