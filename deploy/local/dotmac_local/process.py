@@ -1,0 +1,244 @@
+"""The server as a background process: a pid file that is believed only when the process really is ours."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import orjson
+import yaml
+
+from dotmac_local.kubeconfig import path_in
+from dotmac_local.server.run import Listen, ignore_hangup, serve
+from dotmac_local.server.tls import write_private
+from dotmac_local.storage.log import LogUnusable
+
+_PID = "server.pid"
+LOG = "server.log"
+_PREFERRED_PORT = 6443
+_STOP_SECONDS = 15.0
+# Everything a server keeps in its directory; purge deletes these and no other files.
+_OWN = (_PID, LOG, "kubeconfig", "state.db", "state.db-wal", "state.db-shm", "tls")
+
+
+class CannotStart(RuntimeError):
+    """Why the server does not run, and what to do."""
+
+
+class CannotStop(RuntimeError):
+    """Why the server still runs, and what to do."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where and how to run. `port` 0: 6443, or any free one. `timeout` in seconds."""
+
+    directory: Path
+    host: str = "127.0.0.1"
+    port: int = 0
+    timeout: float = 30.0
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers."""
+
+    pid: int
+    url: str
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class State:
+    """What `status` says, and its exit code."""
+
+    text: str
+    code: int
+
+
+def run(options: Options) -> None:
+    """Serve in this process until it is told to stop."""
+    if pid := _alive(options.directory):
+        if pid != os.getpid():
+            raise CannotStart(f"it runs already (pid {pid}); `dotmac-local down` stops it")
+    options.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    port = options.port or _remembered_port(options.directory) or _PREFERRED_PORT
+    try:
+        _claim(options.directory)
+        try:
+            serve(options.directory, Listen(options.host, port))
+        except OSError as error:
+            if options.port or error.errno not in (13, 98):
+                raise CannotStart(
+                    f"cannot listen on {options.host} port {port}: {error.strerror}; choose another with --port"
+                ) from error
+            serve(options.directory, Listen(options.host, 0))
+    except LogUnusable as error:
+        raise CannotStart(str(error)) from error
+    finally:
+        (options.directory / _PID).unlink(missing_ok=True)
+
+
+def _remembered_port(directory: Path) -> int:
+    """The port of the last run, so that kubeconfigs in use stay valid over a restart."""
+    try:
+        return int(_server_url(directory).rpartition(":")[2])
+    except (OSError, ValueError):
+        return 0
+
+
+def _claim(directory: Path) -> None:
+    """Note who runs here: the pid with the start time of that process, as pids come back."""
+    pid = os.getpid()
+    write_private(directory / _PID, orjson.dumps({"pid": pid, "started": _start_time(pid)}))
+
+
+def _start_time(pid: int) -> int | None:
+    """When a process began, in clock ticks since boot; None when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The name of the program is in parentheses and may hold anything; field 22 counts from its end.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def _alive(directory: Path) -> int | None:
+    """The pid of the server of a directory, when it lives and is the one that wrote the file."""
+    try:
+        noted = orjson.loads((directory / _PID).read_bytes())
+        pid, started = int(noted["pid"]), noted["started"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    # After a reboot, ticks since boot begin again: the command line settles it then.
+    if started is None or _start_time(pid) != started:
+        return None
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return None
+    return pid if b"dotmac" in command or b"python" in command else None
+
+
+def start(options: Options) -> Running:
+    """Start in the background and wait until it answers; does nothing when it runs already. Raises CannotStart."""
+    directory = options.directory
+    if pid := _alive(directory):
+        if not _answers(directory):
+            raise CannotStart(
+                f"process {pid} runs but does not answer; see {directory / LOG}, or `dotmac-local down` first"
+            )
+        url = _server_url(directory)
+        if options.port and not url.endswith(f":{options.port}"):
+            raise CannotStart(f"it runs already on {url}; `dotmac-local down` first to change the port")
+        return Running(pid, url, fresh=False)
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        log = (directory / LOG).open("ab")
+    except OSError as error:
+        raise CannotStart(f"cannot write to {directory}: {error.strerror}; choose another place with --dir") from error
+    argv = [sys.executable, "-m", "dotmac_local.cli", "up", "--foreground", "--dir", str(directory)]
+    argv += ["--host", options.host, "--port", str(options.port)]
+    with log:
+        at = log.tell()
+        child = subprocess.Popen(  # noqa: S603 - our own program and arguments
+            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", env=_environment()
+        )
+    _await_answer(child, options, at)
+    return Running(child.pid, _server_url(directory), fresh=True)
+
+
+def _environment() -> dict[str, str]:
+    """The child finds the same packages, also when they are on PYTHONPATH or relative to here."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)}
+
+
+def _await_answer(child: subprocess.Popen[bytes], options: Options, log_offset: int) -> None:
+    deadline = time.monotonic() + options.timeout
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            raise CannotStart(_last_words(options.directory, log_offset))
+        if _alive(options.directory) == child.pid and _answers(options.directory):
+            return
+        time.sleep(0.05)
+    child.terminate()
+    raise CannotStart(f"it did not answer within {options.timeout:g} s; see {options.directory / LOG}")
+
+
+def _last_words(directory: Path, offset: int) -> str:
+    with (directory / LOG).open("rb") as file:
+        file.seek(offset)
+        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    words = lines[-1].removeprefix("dotmac-local: ") if lines else "it ended without a word"
+    return f"{words} (log: {directory / LOG})"
+
+
+def _server_url(directory: Path) -> str:
+    config = yaml.safe_load(path_in(directory).read_text())
+    url: str = config["clusters"][0]["cluster"]["server"]
+    return url
+
+
+def _answers(directory: Path) -> bool:
+    """Whether the server of the kubeconfig is ready, over its own CA."""
+    try:
+        context = ssl.create_default_context(cafile=str(directory / "tls" / "ca.crt"))
+        return (
+            httpx.get(f"{_server_url(directory)}/readyz", verify=context, timeout=3, trust_env=False).status_code == 200
+        )
+    except (OSError, httpx.HTTPError, ValueError, KeyError, TypeError):
+        return False
+
+
+def stop(directory: Path) -> bool:
+    """End the server; False when none runs. Raises CannotStop."""
+    pid = _alive(directory)
+    if pid is None:
+        (directory / _PID).unlink(missing_ok=True)
+        return False
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except PermissionError as error:
+        raise CannotStop(f"process {pid} belongs to another user; stop it as that user") from error
+    deadline = time.monotonic() + _STOP_SECONDS
+    while time.monotonic() < deadline:
+        if _alive(directory) is None:
+            return True
+        time.sleep(0.05)
+    raise CannotStop(
+        f"process {pid} did not end within {_STOP_SECONDS:g} s; `kill -9 {pid}` loses nothing that was acknowledged"
+    )
+
+
+def purge(directory: Path) -> None:
+    """Delete a stopped server's files, and the directory when nothing else is in it."""
+    for name in _OWN:
+        path = directory / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    if directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()
+
+
+def look(directory: Path) -> State:
+    """Whether it runs, and answers."""
+    pid = _alive(directory)
+    if pid is None:
+        return State(f"not running ({directory})", 3)
+    if not _answers(directory):
+        return State(f"process {pid} runs but does not answer; see {directory / LOG}", 4)
+    return State(f"running: {_server_url(directory)}, pid {pid}, KUBECONFIG={path_in(directory)}", 0)
+
+
+__all__ = ["CannotStart", "CannotStop", "Options", "ignore_hangup", "look", "purge", "run", "start", "stop"]

@@ -1,0 +1,1 @@
+"""The HTTP face: one ASGI application over the store, the verbs and discovery."""

@@ -1,0 +1,1 @@
+"""What can be done to objects: create, update, patch, delete (write) and get, list (read)."""
