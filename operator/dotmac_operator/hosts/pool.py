@@ -11,7 +11,8 @@ from tenacity import Retrying, retry_if_exception_type, sleep_using_event, wait_
 from dotmac_operator.core.facts import DiskFact
 from dotmac_operator.hosts.breaker import Breaker
 from dotmac_operator.hosts.deadline import Deadline
-from dotmac_operator.hosts.engine import OUTPUT_LIMIT, READ_SECONDS, DockerEngine, Lane
+from dotmac_operator.hosts.engine import READ_SECONDS, DockerEngine
+from dotmac_operator.hosts.enginehttp import OUTPUT_LIMIT, Lane
 from dotmac_operator.hosts.hostkeys import PinnedKeys, key_blob
 from dotmac_operator.hosts.port import (
     CircuitOpen,
@@ -155,7 +156,7 @@ class SshHost:
         transport = self._transport(deadline)
         with self._room(deadline):
             stream = transport.open_session(command, deadline, self._gone)
-        self.execs += 1
+        self.counted(execs=1)
         try:
             with feeding(stream, stdin):
                 out, err = _read_both(stream)
@@ -202,9 +203,9 @@ class SshHost:
             self._events.release()
             raise
 
-    def counted(self, *, execs: int = 0) -> None:
+    def counted(self, *, requests: int = 0, execs: int = 0) -> None:
         with self._lock:
-            self.round_trips += 1
+            self.round_trips += requests
             self.execs += execs
 
     def distrust(self) -> None:
@@ -212,7 +213,7 @@ class SshHost:
             live, self._live = self._live, None
         if live is not None:
             live.close()
-        self._engine.kept.clear()
+        self._engine.drop_idle()
 
     # ---- channels
 
@@ -224,7 +225,7 @@ class SshHost:
                 if self._channels < MAX_CHANNELS - 1:
                     self._channels += 1
                     break
-            if not self._engine.kept.evict():
+            if not self._engine.evict_idle():
                 if deadline.left() <= 0:
                     raise deadline.busy()
                 time.sleep(0.005)  # Another thread is about to give its channel back.
@@ -251,7 +252,7 @@ class SshHost:
             if self._live is not None and self._live.alive:
                 return self._live
             self._refuse_early(asked)
-            self._engine.kept.clear()
+            self._engine.drop_idle()
             self._live = self._connect(deadline)
             self._first_seen = self._live.host_key
             if self.closed:

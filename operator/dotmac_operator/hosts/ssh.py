@@ -5,7 +5,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import paramiko
@@ -35,7 +35,6 @@ logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 _LARGEST_PACKET = 32 * 1024
 _STDERR_KEPT = 8 * 1024
 _ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, 5.1
-_RESOURCE_SHORTAGE = 4
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,8 @@ class ChannelStream:
             left = self.deadline.remaining()
             self._channel.settimeout(min(left, self._idle[0]) if self._idle else left)
             try:
-                return self._channel.recv(size)
+                with _as_oserror():
+                    return self._channel.recv(size)
             except TimeoutError:
                 if self._idle is None:
                     raise self.deadline.exceeded() from None
@@ -133,7 +133,8 @@ class ChannelStream:
         while view:
             self._channel.settimeout(self.deadline.remaining())
             try:
-                sent = self._channel.send(bytes(view[:_LARGEST_PACKET]))
+                with _as_oserror():
+                    sent = self._channel.send(bytes(view[:_LARGEST_PACKET]))
             except TimeoutError:
                 raise self.deadline.exceeded() from None
             if sent == 0:
@@ -141,17 +142,15 @@ class ChannelStream:
             view = view[sent:]
 
     def shutdown_write(self) -> None:
-        self._channel.shutdown_write()
+        with _as_oserror():
+            self._channel.shutdown_write()
 
     def close(self) -> None:
         with self._closing:
             if self._closed:
                 return
             self._closed = True
-        try:
-            self._channel.close()
-        except (OSError, EOFError, paramiko.SSHException):
-            pass  # The connection is gone, and the channel with it.
+        _hang_up(self._channel)
         self._on_close()
 
     @property
@@ -179,7 +178,8 @@ class ChannelStream:
         while True:
             self._channel.settimeout(self.deadline.remaining())
             try:
-                data = self._channel.recv_stderr(65536)
+                with _as_oserror():
+                    data = self._channel.recv_stderr(65536)
             except TimeoutError:
                 raise self.deadline.exceeded() from None
             if not data:
@@ -207,7 +207,7 @@ class SshTransport:
         try:
             channel = self._transport.open_session(timeout=deadline.remaining())
             with _cut_off(channel, deadline):
-                channel.exec_command(command)
+                channel.exec_command(command)  # Closes the channel itself when it is refused.
         except paramiko.ChannelException as error:
             self._raise_if_lost(error)
             raise HostUnreachable(
@@ -250,9 +250,23 @@ class SshTransport:
 
 
 @contextmanager
+def _as_oserror() -> Iterator[None]:
+    """A connection that dies under a channel ends as EOFError or SSHException, depending on who notices first."""
+    try:
+        yield
+    except (EOFError, paramiko.SSHException) as error:
+        raise ConnectionResetError("the SSH connection was lost") from error
+
+
+def _hang_up(channel: paramiko.Channel) -> None:
+    with suppress(OSError, EOFError, paramiko.SSHException):  # The connection is gone, and the channel with it.
+        channel.close()
+
+
+@contextmanager
 def _cut_off(channel: paramiko.Channel, deadline: Deadline) -> Iterator[None]:
     """Closes `channel` at the deadline: paramiko waits for the reply to a channel request without a limit."""
-    timer = threading.Timer(deadline.remaining(), channel.close)
+    timer = threading.Timer(deadline.remaining(), _hang_up, (channel,))
     timer.daemon = True
     timer.start()
     try:
@@ -307,6 +321,7 @@ def _handshake(
     transport.get_security_options().key_types = algorithms
     try:
         transport.start_client(timeout=min(times.connect, deadline.remaining()))
+        transport.get_remote_server_key()  # start_client returns at its time-out as if all were well.
     except (paramiko.SSHException, EOFError, OSError, DeadlineExceeded) as error:
         transport.close()
         if "signature verification" in str(error).lower():

@@ -1,0 +1,355 @@
+"""Requests to a Docker engine over `docker system dial-stdio`: HTTP/1.1 on channels that are kept and used again.
+
+Why not docker-py: it polls an exec's socket without a time-out, so no deadline holds on a dead network; it reads the
+operator's own ~/.docker; and requests adds more time to a call than the round trip takes. See also stream.py.
+"""
+
+import http.client
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+from dotmac_operator.core.secret import SecretStr, mask
+from dotmac_operator.hosts.deadline import Deadline
+from dotmac_operator.hosts.port import (
+    Conflict,
+    DeadlineExceeded,
+    DockerAbsent,
+    DockerNotPermitted,
+    DockerTooOld,
+    EngineError,
+    HostBusy,
+    HostError,
+    HostUnreachable,
+    NotFound,
+)
+from dotmac_operator.hosts.stream import Ending, Stream, StreamConnection
+
+OLDEST_API = (1, 41)
+"""Docker 20.10, the oldest engine this is tested with."""
+NEWEST_API = (1, 47)
+"""Docker 27; newer engines speak it too. What they added since is not used."""
+
+OUTPUT_LIMIT = 64 * 1024 * 1024
+"""Bytes of one answer, output or file: a larger one is an error instead of an exhausted operator."""
+
+PING_SECONDS = 5.0
+
+_LOST = (OSError, http.client.HTTPException)
+
+
+class Lane(Enum):
+    """What a call waits its turn for."""
+
+    READ = "read"
+    CHANGE = "change"
+    PULL = "pull"
+
+
+class Carrier(Protocol):
+    """What the engine needs of its host."""
+
+    @property
+    def name(self) -> str: ...
+
+    def operation(self, what: str, lane: Lane, seconds: float) -> AbstractContextManager[Deadline]:
+        """Waits for a turn, counts and times the call; yields its deadline."""
+
+    def dial(self, deadline: Deadline, *, events: bool = False) -> Stream:
+        """`docker system dial-stdio` on a new channel."""
+
+    def counted(self, *, requests: int = 0, execs: int = 0) -> None: ...
+
+    def distrust(self) -> None:
+        """The connection does not answer any more: drop it."""
+
+    @property
+    def closed(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = field(default=None, repr=False)
+    repeatable: bool = False
+    """Doing it twice is the same as once, so it may be sent again when a kept connection turns out dead."""
+
+
+PING = Request("GET", "/_ping", repeatable=True)
+
+
+class Connection:
+    """One channel that speaks HTTP with the engine."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.api = ""
+        """Version that requests are made in; negotiated by the first ping."""
+        self.engine_api = ""
+        """Newest version that the engine speaks."""
+        self.used = False
+        self._http = StreamConnection(stream)
+
+    def exchange(self, request: Request, deadline: Deadline) -> http.client.HTTPResponse:
+        """Sends and reads the head of the answer. A lost connection is an OSError or an HTTPException."""
+        self.stream.deadline = deadline
+        target = (f"/v{self.api}" if self.api else "") + request.path
+        if request.query:
+            target += "?" + urlencode(request.query)
+        body = None if request.body is None else json.dumps(request.body).encode()
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        self._http.request(request.method, target, body, headers)
+        return self._http.getresponse()
+
+    def answers(self, name: str) -> bool:
+        """Whether a ping comes back within PING_SECONDS."""
+        try:
+            return self.exchange(PING, Deadline(PING_SECONDS, f"{name}: ping")).read() == b"OK"
+        except (*_LOST, DeadlineExceeded):
+            return False
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+class KeptConnections:
+    """Idle connections; the most recently used one is taken first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[Connection] = []
+
+    def take(self) -> Connection | None:
+        """One that is still alive; dead ones are closed on the way."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            if not connection.stream.stale:
+                return connection
+            connection.close()
+
+    def keep(self, connection: Connection) -> None:
+        connection.used = True
+        with self._lock:
+            self._idle.append(connection)
+
+    def evict(self) -> bool:
+        """Closes the one that was idle longest, to make room for another channel. False when none is idle."""
+        with self._lock:
+            connection = self._idle.pop(0) if self._idle else None
+        if connection is not None:
+            connection.close()
+        return connection is not None
+
+    def clear(self) -> None:
+        while self.evict():
+            pass
+
+
+class EngineClient:
+    """Sends requests on kept connections and turns what goes wrong into the port's errors."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier = carrier
+        self.kept = KeptConnections()
+
+    def ask(self, request: Request, deadline: Deadline) -> bytes:
+        """The whole body of the answer."""
+        with self.sent(request, deadline) as (_, response):
+            return self.read_all(response)
+
+    def ask_json(self, request: Request, deadline: Deadline) -> Any:
+        """The answer's JSON; {} when it is empty."""
+        answer = self.ask(request, deadline)
+        return self.parse(answer) if answer.strip() else {}
+
+    def parse(self, text: bytes) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise EngineError(f"{self._carrier.name}: the engine's answer is not JSON", 502) from None
+
+    @contextmanager
+    def sent(
+        self, request: Request, deadline: Deadline, *, counted: bool = True
+    ) -> Iterator[tuple[Connection, http.client.HTTPResponse]]:
+        """The answer, to be read in the block. A connection whose answer was read to its end is kept, else closed."""
+        if counted:
+            self._carrier.counted(requests=1)
+        connection, response = self._send(request, deadline)
+        sound = True
+        try:
+            self.check_status(request, response)
+            yield connection, response
+        except _LOST as error:
+            sound = False
+            raise self.lost(connection, error) from error
+        finally:
+            if sound and response.isclosed() and not response.will_close:
+                self.kept.keep(connection)
+            else:
+                connection.close()
+
+    def _send(self, request: Request, deadline: Deadline) -> tuple[Connection, http.client.HTTPResponse]:
+        while True:
+            connection = self._ready(request, deadline)
+            try:
+                return connection, connection.exchange(request, deadline)
+            except _LOST as error:
+                failure = self.lost(connection, error)
+                connection.close()
+                if not (connection.used and request.repeatable):
+                    raise failure from error
+                self.kept.clear()  # What ended one kept connection (a restarted engine) has ended the others.
+            except BaseException:
+                connection.close()
+                raise
+
+    def _ready(self, request: Request, deadline: Deadline) -> Connection:
+        """A kept connection, or a new one. Before a change that must not be sent twice a kept one proves itself."""
+        while (kept := self.kept.take()) is not None:
+            if request.repeatable or kept.answers(self._carrier.name):
+                return kept
+            kept.close()
+        return self.dial(deadline)
+
+    def dial(self, deadline: Deadline, *, events: bool = False) -> Connection:
+        """A new connection that has answered a ping: what is wrong with docker on the host shows before any change."""
+        connection = Connection(self._carrier.dial(deadline, events=events))
+        try:
+            response = connection.exchange(PING, deadline)
+            body = self.read_all(response)
+            if response.status != http.client.OK:
+                raise self.refused("ping", response.status, message_of(body))
+            connection.engine_api = response.headers.get("Api-Version", "")
+            connection.api = self._negotiate(connection.engine_api)
+            return connection
+        except _LOST as error:
+            failure = self.lost(connection, error)
+            connection.close()
+            raise failure from error
+        except BaseException:
+            connection.close()
+            raise
+
+    def _negotiate(self, offered: str) -> str:
+        found = re.fullmatch(r"(\d+)\.(\d+)", offered)
+        version = (int(found[1]), int(found[2])) if found else (0, 0)
+        if version < OLDEST_API:
+            raise DockerTooOld(
+                f"{self._carrier.name}: the engine speaks API {offered or 'unknown'}, at least "
+                f"{_dotted(OLDEST_API)} is needed: install Docker 20.10 or later on the host"
+            )
+        return _dotted(min(version, NEWEST_API))
+
+    def check_alive(self) -> None:
+        """Raises HostUnreachable when the host has gone silent, and drops the connection. Not counted."""
+        deadline = Deadline(PING_SECONDS, f"{self._carrier.name}: check a silent connection")
+        try:
+            with self.sent(PING, deadline, counted=False) as (_, response):
+                response.read()
+        except HostBusy:
+            return  # Every channel is in use by calls with deadlines of their own.
+        except DeadlineExceeded as error:
+            self._carrier.distrust()
+            raise HostUnreachable(f"{self._carrier.name}: the connection has gone silent") from error
+
+    def read_all(self, response: http.client.HTTPResponse) -> bytes:
+        data = bytearray()
+        while part := response.read(1024 * 1024):
+            data += part
+            if len(data) > OUTPUT_LIMIT:
+                raise EngineError(f"{self._carrier.name}: the answer exceeds {OUTPUT_LIMIT >> 20} MiB", 413)
+        return bytes(data)
+
+    def check_status(self, request: Request, response: http.client.HTTPResponse) -> None:
+        if response.status >= 300 and response.status != http.client.NOT_MODIFIED:
+            text = mask(message_of(self.read_all(response)), secrets_of(request.body))
+            raise self.refused(f"{request.method} {request.path}", response.status, text)
+
+    def refused(self, what: str, status: int, message: str) -> EngineError:
+        """The typed error of an error answer."""
+        text = f"{self._carrier.name}: {what}: {message[:600]}"
+        if status == http.client.NOT_FOUND:
+            return NotFound(text, status)
+        # 403 is what the engine answers for a subnet in use, a network in use and a container that is attached already.
+        taken = any(sign in message.lower() for sign in ("overlap", "active endpoints", "already"))
+        if status == http.client.CONFLICT or (status == http.client.FORBIDDEN and taken):
+            return Conflict(text, status)
+        return EngineError(text, status)
+
+    def lost(self, connection: Connection, error: Exception) -> HostError:
+        """The typed error of a connection that ended: what docker or sudo said on stderr, if they did."""
+        if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
+            return HostError(
+                f"{self._carrier.name}: something else than the Docker engine answers: the user's login shell must "
+                "print nothing for a command (look for echo in ~/.bashrc or a ForceCommand)"
+            )
+        if isinstance(error, OSError):
+            failure = dial_failure(self._carrier.name, connection.stream.ending())
+            if failure is not None:
+                return failure
+        return HostUnreachable(
+            f"{self._carrier.name}: the connection to the Docker engine was lost ({type(error).__name__}); "
+            "the host is observed again on a new one"
+        )
+
+
+def dial_failure(name: str, ending: Ending) -> HostError | None:
+    """Why `docker system dial-stdio` ended without an answer; None when it says nothing about docker."""
+    said = " ".join(ending.stderr.split())[:400]
+    low = said.lower()
+    if "permission denied" in low and "docker" in low:
+        return DockerNotPermitted(
+            f"{name}: the user may not use the engine's socket: add it to the docker group (usermod -aG docker USER) "
+            f"or set useSudo. The host says: {said}"
+        )
+    if ending.exit_code == 127 and "sudo" in low and "docker" not in low:
+        return DockerNotPermitted(f"{name}: there is no sudo on the host: install it or unset useSudo")
+    if low.startswith("sudo:") and "docker: command not found" not in low:
+        return DockerNotPermitted(
+            f"{name}: sudo wants a password: allow `docker system dial-stdio` without one (NOPASSWD) in sudoers, or "
+            f"unset useSudo. The host says: {said}"
+        )
+    if ending.exit_code == 127 or "command not found" in low:
+        return DockerAbsent(
+            f"{name}: there is no docker command for this user: install Docker on the host, or set "
+            f"spec.bootstrap.docker. The host says: {said}"
+        )
+    if "cannot connect to the docker daemon" in low or "failed to connect to the docker api" in low:
+        return DockerAbsent(
+            f"{name}: the Docker engine does not run: look at `systemctl status docker` on the host. It says: {said}"
+        )
+    if "is not a docker command" in low or "unknown command" in low:
+        return DockerTooOld(f"{name}: docker has no `system dial-stdio`: install Docker 20.10 or later on the host")
+    if ending.exit_code not in (None, 0):
+        return DockerAbsent(f"{name}: `docker system dial-stdio` ended with code {ending.exit_code}: {said}")
+    return None
+
+
+def message_of(body: bytes) -> str:
+    """The engine's own words in an error answer."""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return body[:600].decode(errors="replace").strip() or "no reason given"
+
+
+def secrets_of(body: Mapping[str, Any] | None) -> frozenset[SecretStr]:
+    """Environment values of a create body: the engine quotes an invalid one in its error."""
+    texts = {text for entry in (body or {}).get("Env") or () for text in (entry, entry.partition("=")[2])}
+    return frozenset(SecretStr(text) for entry in texts for text in (entry, json.dumps(entry)[1:-1]))
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
