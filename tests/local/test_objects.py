@@ -83,28 +83,38 @@ def test_pages_show_the_moment_of_the_first(control_plane: ControlPlane) -> None
     assert sizes == [1] * 5
 
 
+def raw(metadata: Any, spec: Any = None) -> str:
+    return json.dumps({"kind": "Widget", "apiVersion": "widgets.example.com/v1", "metadata": metadata, "spec": spec})
+
+
+JSON = "application/json"
+
+
 @pytest.mark.parametrize(
     ("body", "content_type"),
     [
-        ("{", "application/json"),
-        ("[]", "application/json"),
-        ('"text"', "application/json"),
-        ("null", "application/json"),
-        ("", "application/json"),
+        ("{", JSON),
+        ("[]", JSON),
+        ('"text"', JSON),
+        ("null", JSON),
+        ("", JSON),
         ("a: [", "application/yaml"),
         ("&a [*a, *a]", "application/yaml"),
-        ('{"kind": 5, "apiVersion": {}}', "application/json"),
-        ('{"kind": "Widget", "apiVersion": "widgets.example.com/v1", "metadata": "x"}', "application/json"),
-        ('{"kind": "Widget", "apiVersion": "widgets.example.com/v1", "metadata": {"labels": ["a"]}}', "application/json"),
-        ('{"kind": "Widget", "apiVersion": "widgets.example.com/v1", "metadata": {"name": "z", "finalizers": "x"}}', "application/json"),
-        ('{"kind": "Widget", "apiVersion": "widgets.example.com/v1", "metadata": {"name": "z", "ownerReferences": [5]}}', "application/json"),
-        ('{"kind": "Widget", "apiVersion": "widgets.example.com/v1", "metadata": {"name": "z", "managedFields": [5]}}', "application/json"),
-        ('{"kind": "Widget", "apiVersion": "widgets.example.com/v1", "metadata": {"name": "z"}, "spec": [1]}', "application/json"),
-        ('{"kind": "Widget", "apiVersion": "widgets.example.com/v1", "metadata": {"name": "../x"}, "spec": {"size": 1}}', "application/json"),
-        ('{"kind": "Widget", "apiVersion": "widgets.example.com/v1", "metadata": {"name": "z", "labels": {"a b": "c"}}, "spec": {"size": 1}}',
-         "application/json"),
+        ('{"kind": 5, "apiVersion": {}}', JSON),
+        (raw("x"), JSON),
+        (raw({"name": 5}), JSON),
+        (raw({"labels": ["a"]}), JSON),
+        (raw({"name": "z", "labels": {"a": 1}}), JSON),
+        (raw({"name": "z", "finalizers": "x"}), JSON),
+        (raw({"name": "z", "ownerReferences": [5]}), JSON),
+        (raw({"name": "z", "managedFields": [5]}), JSON),
+        (raw({"name": "z"}, [1]), JSON),
+        (raw({"name": "../x"}, {"size": 1}), JSON),
+        (raw({"name": "z" * 300}, {"size": 1}), JSON),
+        (raw({"name": "z", "labels": {"a b": "c"}}, {"size": 1}), JSON),
+        (raw({"name": "z", "annotations": {"a": "b" * 300000}}, {"size": 1}), JSON),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_an_object_is_refused_not_a_crash(
     control_plane: ControlPlane, body: str, content_type: str
 ) -> None:

@@ -13,6 +13,9 @@ from dotmac_local.auth.tokens import Credentials, Tokens
 from dotmac_local.auth.users import ANONYMOUS, AUTHENTICATED, User, service_account
 from dotmac_local.controllers import bootstrap
 from dotmac_local.controllers.crds import CrdController
+from dotmac_local.controllers.expiry import expire_events
+from dotmac_local.controllers.gc import GarbageCollector
+from dotmac_local.controllers.namespaces import NamespaceController
 from dotmac_local.errors import ApiError, overloaded, unauthorized
 from dotmac_local.resources import Registry
 from dotmac_local.server import http
@@ -40,17 +43,33 @@ class Application:
         reviews = Reviews(self.store, self.access.rbac, self.tokens)
         self.api = Api(self.store, self.registry, self.writer, self.access, reviews)
         self._in_flight = 0
+        self._controllers: list[NamespaceController | GarbageCollector] = []
+        self._expiry: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        """Serve what is stored, create what every cluster has, set the controllers to work."""
         self.store.start()
         self.crds.load()
-        self.store.observers.append(self.crds.instance_gone)
         bootstrap.ensure(self.writer, self.registry)
         await self.store.committed()
+        self.store.observers.append(self.crds.instance_gone)
+        for controller in (
+            NamespaceController(self.store, self.registry, self.writer),
+            GarbageCollector(self.store, self.registry, self.writer),
+        ):
+            self.store.observers.append(controller.observe)
+            controller.load()
+            controller.start()
+            self._controllers.append(controller)
+        self._expiry = asyncio.create_task(expire_events(self.store, self.registry, self.writer), name="event expiry")
 
     async def close(self) -> None:
         """End the watches, commit, let go of the files."""
         self.end_watches()
+        for controller in self._controllers:
+            controller.stop()
+        if self._expiry:
+            self._expiry.cancel()
         await self.store.close()
 
     def end_watches(self) -> None:
