@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from dotmac_operator.core.container import ContainerSpec, RemoteCheck
 from dotmac_operator.core.desired import GeneratedKey
-from dotmac_operator.core.proxy import Route
+from dotmac_operator.core.proxy import Config, Route
 
 
 @dataclass(frozen=True)
@@ -158,6 +158,17 @@ class RemoveRoute(Action):
     @property
     def text(self) -> str:
         return "remove the route"
+
+
+@dataclass(frozen=True)
+class LoadProxy(Action):
+    """Load a whole configuration: the proxy has none, or its base differs from the Server's spec."""
+
+    config: Config
+
+    @property
+    def text(self) -> str:
+        return "load the proxy's configuration"
 
 
 @dataclass(frozen=True)

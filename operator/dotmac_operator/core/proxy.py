@@ -94,6 +94,17 @@ def without_route(config: Config, owner: str) -> Config:
     return made
 
 
+def rebase(config: Config, proxy: Proxy) -> Config:
+    """The routes of `config` on the base that the Server's spec asks for; equal to `config` when it has it already."""
+    made = base_config(proxy)
+    owners = dict.fromkeys(str(r.get("group", "")).removeprefix("dotmac-") for _, r in _routes(config, None))
+    for owner in owners:
+        route = route_of(config, owner)
+        if route is not None:
+            made = with_route(made, route, proxy)
+    return made
+
+
 def route_of(config: Config | None, owner: str) -> Route | None:
     """The route that this Instance has in the running configuration."""
     if config is None:

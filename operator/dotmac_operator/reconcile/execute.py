@@ -194,6 +194,7 @@ def _create_network(engine: Engine, a: do.CreateNetwork) -> None:
 
 
 _SIMPLE: dict[type[do.Action], Callable[[Engine, Any], object]] = {
+    do.LoadProxy: lambda engine, a: load_proxy(engine, a.config),
     do.PullImage: lambda engine, a: engine.pull(a.reference, log.info),
     do.CreateNetwork: _create_network,
     do.CreateVolume: lambda engine, a: engine.create_volume(a.name, dict(a.labels)),

@@ -60,7 +60,7 @@ type InstanceClass = Resource[InstanceClassSpec, InstanceClassStatus]
 
 
 def parse(body: Body) -> Resource[Any, Any]:
-    """An object as the API server sends it. An unreadable spec is kept as such, an unreadable status counts as empty."""
+    """An object as the API server sends it. An unreadable spec is kept as such, an unreadable status is empty."""
     meta = body["metadata"]
     spec_model, status_model = _MODELS[body["kind"]]
     spec, error = None, ""

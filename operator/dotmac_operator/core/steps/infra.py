@@ -1,20 +1,17 @@
 """Step 5: network, volumes, database and cache. Data volumes are made here once and never removed by a step."""
 
 from collections.abc import Iterator
-from ipaddress import IPv4Network, ip_network
 
 from dotmac_operator.core.actions import Action, CreateNetwork, CreateVolume, RunContainer, StartContainer
 from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.facts import ContainerFact
 from dotmac_operator.core.steps.base import MET, Step, Verdict, act, blocked, failed, leftovers, owner_labels, wait
+from dotmac_operator.core.subnets import PREFIX, free_subnet
 from dotmac_operator.core.view import View
-
-PREFIX = 27
-"""Size of a tenant's network: 29 containers. Docker's own pools end at about 30 networks of a host."""
 
 
 def check(view: View) -> Verdict:
-    if view.network(view.desired.network) is None and free_subnet(view) is None:
+    if view.network(view.desired.network) is None and _subnet(view) is None:
         pool = view.desired.network_pool
         return blocked(
             "NetworkPoolExhausted", f"no free /{PREFIX} in {pool}: widen spec.capacity.networkPool of the Server"
@@ -23,21 +20,13 @@ def check(view: View) -> Verdict:
     return act(*actions) if actions else _health(view)
 
 
-def free_subnet(view: View) -> str | None:
-    """The first /27 of the Server's pool that overlaps no network of the host."""
-    taken = [ip_network(subnet) for network in view.facts.networks for subnet in network.subnets]
-    taken4 = [network for network in taken if isinstance(network, IPv4Network)]
-    pool = IPv4Network(view.desired.network_pool, strict=False)
-    # Networks of 0.0.0.0/0 or above the pool would make the search pointless; nothing fits then.
-    for subnet in pool.subnets(new_prefix=max(PREFIX, pool.prefixlen)):
-        if not any(subnet.overlaps(other) for other in taken4):
-            return str(subnet)
-    return None
+def _subnet(view: View) -> str | None:
+    return free_subnet(view.desired.network_pool, view.facts.networks)
 
 
 def _network(view: View) -> Iterator[Action]:
     if view.network(view.desired.network) is None:
-        subnet = free_subnet(view)
+        subnet = _subnet(view)
         if subnet is not None:
             yield CreateNetwork("the tenant has no network", view.desired.network, subnet, owner_labels(view))
 

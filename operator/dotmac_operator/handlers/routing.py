@@ -1,0 +1,68 @@
+"""Which reconcilers a change concerns."""
+
+from collections.abc import Callable
+from typing import Any
+
+from dotmac_operator.core import names
+from dotmac_operator.core.facts import DockerEvent
+from dotmac_operator.reconcile.store import Resource, Store
+
+Wake = Callable[[str, str], None]
+
+
+class Routing:
+    """Turns changes of objects and events of hosts into wake-ups."""
+
+    def __init__(self, store: Store, wake: Wake) -> None:
+        self._store = store
+        self._wake = wake
+
+    def changed(self, resource: Resource[Any, Any]) -> None:
+        """An object of ours was added, changed or deleted."""
+        kind, key = resource.ref.kind, resource.key
+        self._wake(kind, key)
+        if kind == "Server":
+            self._namespace_instances(resource.ref.namespace, resource.ref.name)
+        elif kind == "Release":
+            self._referring(lambda spec: spec.release_ref.name == resource.ref.name)
+        elif kind == "InstanceClass":
+            self._referring(lambda spec: spec.class_ref.name == resource.ref.name)
+        elif kind == "Instance" and resource.status.server:
+            self._wake("Server", f"{resource.ref.namespace}/{resource.status.server}")
+
+    def server_ready(self, key: str) -> None:
+        """A Server became ready, or ceased to be."""
+        namespace, _, name = key.partition("/")
+        self._namespace_instances(namespace, name)
+
+    def docker(self, server_key: str, event: DockerEvent | None) -> None:
+        """Something happened on a host; None: its event stream broke."""
+        if event is None:
+            self._wake("Server", server_key)
+            return
+        attributes = event.attributes
+        if names.INSTANCE_UID in attributes:
+            self._wake("Instance", f"{attributes.get(names.NAMESPACE)}/{attributes.get(names.INSTANCE)}")
+        elif names.SERVER_UID in attributes or attributes.get("name", "").startswith(names.PROXY_CONTAINER):
+            self._wake("Server", server_key)
+            self.server_ready(server_key)
+        elif event.type in ("network", "volume") and event.action in ("destroy", "disconnect"):
+            self._by_name(server_key, attributes.get("name", "") or event.actor_id)
+
+    def _by_name(self, server_key: str, name: str) -> None:
+        """Events of networks and volumes carry no labels, so their names must do."""
+        namespace, _, server = server_key.partition("/")
+        for instance in self._store.instances_on(namespace, server):
+            if instance.spec is not None and name.startswith(names.base(instance.spec.org_code)):
+                self._wake("Instance", instance.key)
+
+    def _namespace_instances(self, namespace: str, server: str) -> None:
+        for instance in self._store.instances():
+            unplaced = instance.status.server is None
+            if instance.ref.namespace == namespace and (unplaced or instance.status.server == server):
+                self._wake("Instance", instance.key)
+
+    def _referring(self, refers: Callable[[Any], bool]) -> None:
+        for instance in self._store.instances():
+            if instance.spec is not None and refers(instance.spec):
+                self._wake("Instance", instance.key)

@@ -1,0 +1,100 @@
+"""One reconciler task per object, with a wake flag: a wake-up while a pass runs starts another one after it."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+
+from dotmac_operator.logs import about
+from dotmac_operator.reconcile.ports import ClusterError, Outcome
+
+log = logging.getLogger(__name__)
+
+BACKOFF_FIRST, BACKOFF_MOST = 1.0, 60.0
+"""Seconds after a failed pass: doubled each time, jittered, up to the most."""
+COALESCE = 0.05
+"""Seconds that a wake-up waits for its companions: one change makes several events."""
+
+type Pass = Callable[[str], Outcome]
+
+
+class Workers:
+    """Runs passes for (kind, key). Passes of one object never overlap; those of different objects do."""
+
+    def __init__(self, passes: Mapping[str, Pass], pool: Executor, resync: float) -> None:
+        """`resync` in seconds; jittered by a fifth, so that a fleet does not look at its hosts all at once."""
+        self._passes = passes
+        self._pool = pool
+        self._resync = resync
+        self._flags: dict[tuple[str, str], asyncio.Event] = {}
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = False
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def wake(self, kind: str, key: str) -> None:
+        """Thread-safe. Starts the object's task when it has none."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._wake, kind, key)
+
+    def _wake(self, kind: str, key: str) -> None:
+        if self._stopping:
+            return
+        place = (kind, key)
+        self._flags.setdefault(place, asyncio.Event()).set()
+        if place not in self._tasks:
+            self._tasks[place] = asyncio.get_running_loop().create_task(self._run(kind, key), name=f"{kind} {key}")
+
+    def forget(self, kind: str, key: str) -> None:
+        """The object is gone: its task ends after the pass that may be running."""
+        task = self._tasks.pop((kind, key), None)
+        self._flags.pop((kind, key), None)
+        if task is not None:
+            task.cancel()
+
+    async def stop(self) -> None:
+        """No new passes; those that run are waited for by whoever owns the pool."""
+        self._stopping = True
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, kind: str, key: str) -> None:
+        flag = self._flags[(kind, key)]
+        failures = 0
+        while True:
+            await asyncio.sleep(COALESCE)
+            flag.clear()
+            outcome = await self._pass(kind, key)
+            failures = failures + 1 if outcome.failed else 0
+            delay = self._delay(outcome, failures)
+            try:
+                async with asyncio.timeout(delay):
+                    await flag.wait()
+            except TimeoutError:
+                pass
+
+    async def _pass(self, kind: str, key: str) -> Outcome:
+        def call() -> Outcome:
+            with about(**{kind.lower(): key}):
+                try:
+                    return self._passes[kind](key)
+                except ClusterError as error:
+                    log.warning("%s", error)
+                except Exception:
+                    # A bug in one object's pass must not end its task, nor anybody else's.
+                    log.exception("pass failed")
+                return Outcome(failed=True)
+
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+    def _delay(self, outcome: Outcome, failures: int) -> float:
+        jitter = random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
+        if outcome.failed:
+            return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(failures - 1, 10)) * jitter
+        return self._resync * jitter if outcome.after is None else outcome.after

@@ -1,0 +1,249 @@
+"""The Kubernetes API for reconciliation, by the official client. Blocking; called from worker threads."""
+
+import base64
+import binascii
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
+from dotmac_crds.base import API_VERSION, FINALIZER, GROUP, VERSION
+from dotmac_crds.kinds import KINDS
+from dotmac_operator.core import names
+from dotmac_operator.core.secret import SecretStr
+from dotmac_operator.reconcile.ports import Body, ClusterError, Gone, ObjectRef
+
+log = logging.getLogger(__name__)
+
+FIELD_MANAGER = "dotmac-operator"
+TIMEOUT = (5.0, 30.0)
+"""Seconds to connect, and to read."""
+_PLURALS = {kind.name: kind.plural for kind in KINDS}
+
+
+class NoCluster(RuntimeError):
+    """There is no usable way to a Kubernetes API."""
+
+
+def connect(pool_size: int = 32) -> client.ApiClient:
+    """The API of the pod's service account, else of the kubeconfig.
+
+    Raises:
+        NoCluster: neither is there, with what to set.
+    """
+    configuration = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+    except config.ConfigException:
+        try:
+            config.load_kube_config(client_configuration=configuration)
+        except (config.ConfigException, OSError) as error:
+            message = f"no Kubernetes API: not in a pod, and no usable kubeconfig ({error}); set KUBECONFIG"
+            raise NoCluster(message) from None
+    configuration.connection_pool_maxsize = pool_size
+    return client.ApiClient(configuration)
+
+
+def current_namespace() -> str:
+    """The namespace of the pod, else of the kubeconfig's current context, else `default`; as kubectl chooses."""
+    try:
+        with open("/var/run/secrets/kubernetes.io/serviceaccount/namespace", encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        pass
+    try:
+        _, active = config.list_kube_config_contexts()
+    except (config.ConfigException, OSError):
+        return "default"
+    return str(active.get("context", {}).get("namespace") or "default")
+
+
+def _typed[F: Callable[..., Any]](call: F) -> F:
+    """Errors of the client library leave as ours; 404 means that the object is gone."""
+
+    @functools.wraps(call)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return call(*args, **kwargs)
+        except ApiException as error:
+            kind = Gone if error.status == 404 else ClusterError
+            # The body of the answer is left out: it may repeat what was sent.
+            raise kind(f"the Kubernetes API answered {error.status} {error.reason}") from None
+        except HTTPError as error:
+            raise ClusterError(f"the Kubernetes API did not answer: {type(error).__name__}") from None
+
+    return wrapped  # type: ignore[return-value]
+
+
+class KubeCluster:
+    """Implements `reconcile.ports.Cluster`."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._custom = client.CustomObjectsApi(api)
+        self._core = client.CoreV1Api(api)
+        self.writes = 0
+        """Writes so far, for tests and metrics: a steady fleet makes none."""
+
+    @_typed
+    def secret(self, namespace: str, name: str) -> Mapping[str, SecretStr] | None:
+        try:
+            found = self._core.read_namespaced_secret(name, namespace, _request_timeout=TIMEOUT)
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+        return _decode(found.data or {})
+
+    @_typed
+    def write_credentials(self, owner: ObjectRef, name: str, values: Mapping[str, SecretStr]) -> None:
+        encoded = {key: base64.b64encode(value.reveal().encode()).decode() for key, value in values.items()}
+        labels = {names.MANAGED_BY: names.OPERATOR, names.INSTANCE: owner.name}
+        owned = _owner_reference(owner)
+        self.writes += 1
+        try:
+            found = self._core.read_namespaced_secret(name, owner.namespace, _request_timeout=TIMEOUT)
+        except ApiException as error:
+            if error.status != 404:
+                raise
+            meta = client.V1ObjectMeta(name=name, namespace=owner.namespace, labels=labels, owner_references=[owned])
+            body = client.V1Secret(metadata=meta, type="Opaque", data=encoded)
+            self._core.create_namespaced_secret(
+                owner.namespace, body, field_manager=FIELD_MANAGER, _request_timeout=TIMEOUT
+            )
+            return
+        missing = {key: value for key, value in encoded.items() if key not in (found.data or {})}
+        # With the version that was read: a key that somebody adds meanwhile is not overwritten.
+        version = found.metadata.resource_version if found.metadata else None
+        changed = {"resourceVersion": version, "labels": labels, "ownerReferences": [_plain(owned)]}
+        self._patch_secret(owner.namespace, name, {"metadata": changed, "data": missing})
+
+    @_typed
+    def release_credentials(self, owner: ObjectRef, name: str) -> None:
+        try:
+            found = self._core.read_namespaced_secret(name, owner.namespace, _request_timeout=TIMEOUT)
+        except ApiException as error:
+            if error.status == 404:
+                return
+            raise
+        owners = (found.metadata.owner_references if found.metadata else None) or []
+        kept = [_plain(reference) for reference in owners if reference.uid != owner.uid]
+        if len(kept) != len(owners):
+            self.writes += 1
+            self._patch_secret(owner.namespace, name, {"metadata": {"ownerReferences": kept or None}})
+
+    def _patch_secret(self, namespace: str, name: str, body: Body) -> None:
+        self._core.patch_namespaced_secret(
+            name,
+            namespace,
+            body,
+            field_manager=FIELD_MANAGER,
+            _content_type="application/merge-patch+json",
+            _request_timeout=TIMEOUT,
+        )
+
+    @_typed
+    def apply_status(self, ref: ObjectRef, status: Body) -> Body:
+        meta = {"name": ref.name, "uid": ref.uid}  # the uid keeps it from a namesake that was created meanwhile
+        if ref.namespace:
+            meta["namespace"] = ref.namespace
+        body = {"apiVersion": API_VERSION, "kind": ref.kind, "metadata": meta, "status": status}
+        self.writes += 1
+        options = {
+            "field_manager": FIELD_MANAGER,
+            "force": True,
+            "_content_type": "application/apply-patch+yaml",
+            "_request_timeout": TIMEOUT,
+        }
+        try:
+            return self._write("patch", "_status", ref, body, options)
+        except ApiException as error:
+            if error.status == 409:
+                raise Gone(f"{ref.kind} {ref.key} was replaced by another one") from None
+            raise
+
+    @_typed
+    def set_finalizer(self, ref: ObjectRef, present: bool, finalizers: list[str]) -> Body | None:
+        wanted = [name for name in finalizers if name != FINALIZER] + ([FINALIZER] if present else [])
+        # With the version that the list was read from, so that somebody else's finalizer is never lost.
+        body = {"metadata": {"resourceVersion": ref.resource_version, "uid": ref.uid, "finalizers": wanted}}
+        self.writes += 1
+        options = {
+            "field_manager": FIELD_MANAGER,
+            "_content_type": "application/merge-patch+json",
+            "_request_timeout": TIMEOUT,
+        }
+        try:
+            return self._write("patch", "", ref, body, options)
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def event(self, ref: ObjectRef, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        now = datetime.now(UTC)
+        namespace = ref.namespace or "default"
+        body = client.CoreV1Event(
+            metadata=client.V1ObjectMeta(generate_name=f"{ref.name[:50]}.", namespace=namespace),
+            involved_object=client.V1ObjectReference(
+                api_version=API_VERSION, kind=ref.kind, name=ref.name, uid=ref.uid, namespace=ref.namespace or None
+            ),
+            type=type_,
+            reason=reason,
+            message=message[:1024],
+            first_timestamp=now,
+            last_timestamp=now,
+            count=1,
+            source=client.V1EventSource(component=FIELD_MANAGER),
+            reporting_component=FIELD_MANAGER,
+            reporting_instance=FIELD_MANAGER,
+            action="Reconcile",
+        )
+        self.writes += 1
+        try:
+            self._core.create_namespaced_event(namespace, body, _request_timeout=TIMEOUT)
+        except (ApiException, HTTPError) as error:
+            log.warning("event %s of %s was lost: %s", reason, ref.key, type(error).__name__)
+
+    def _write(self, verb: str, suffix: str, ref: ObjectRef, body: Body, options: dict[str, Any]) -> Body:
+        place = (GROUP, VERSION, ref.namespace) if ref.namespace else (GROUP, VERSION)
+        scope = "namespaced" if ref.namespace else "cluster"
+        call = getattr(self._custom, f"{verb}_{scope}_custom_object{suffix}")
+        made: Body = call(*place, _PLURALS[ref.kind], ref.name, body, **options)
+        return made
+
+
+def _decode(data: Mapping[str, str | bytes]) -> dict[str, SecretStr]:
+    made = {}
+    for key, value in data.items():
+        try:
+            made[key] = SecretStr(base64.b64decode(value, validate=True).decode())
+        except (binascii.Error, UnicodeDecodeError):
+            log.warning("key %s of a Secret is not UTF-8 text and is left out", key)
+    return made
+
+
+def _owner_reference(owner: ObjectRef) -> client.V1OwnerReference:
+    return client.V1OwnerReference(
+        api_version=API_VERSION,
+        kind=owner.kind,
+        name=owner.name,
+        uid=owner.uid,
+        controller=True,
+        block_owner_deletion=False,
+    )
+
+
+def _plain(reference: client.V1OwnerReference) -> Body:
+    return {
+        "apiVersion": reference.api_version,
+        "kind": reference.kind,
+        "name": reference.name,
+        "uid": reference.uid,
+        "controller": reference.controller,
+        "blockOwnerDeletion": reference.block_owner_deletion,
+    }

@@ -1,0 +1,100 @@
+"""Start-up wiring and Kopf settings, nothing else."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import kopf
+
+from dotmac_crds.base import FINALIZER
+from dotmac_operator import kube
+from dotmac_operator.handlers.routing import Routing
+from dotmac_operator.handlers.watch import Watch
+from dotmac_operator.handlers.workers import Pass, Workers
+from dotmac_operator.hosts.pool import SshHostPool, SshSettings
+from dotmac_operator.reconcile.catalog import CatalogReconciler
+from dotmac_operator.reconcile.hosts import Hosts
+from dotmac_operator.reconcile.instance import InstanceReconciler
+from dotmac_operator.reconcile.server import ServerReconciler
+from dotmac_operator.reconcile.store import Store
+from dotmac_operator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+async def run(settings: Settings, ready: asyncio.Event | None = None) -> None:
+    """Runs until SIGTERM or SIGINT. `ready` is set once every object was listed."""
+    pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="pass")
+    store = Store()
+    cluster = kube.KubeCluster(kube.connect(settings.workers + 4))
+    passes: dict[str, Pass] = {}
+    workers = Workers(passes, pool, settings.resync)
+    routing = Routing(store, workers.wake)
+    ssh = SshSettings(breaker_failures=settings.breaker_failures, breaker_seconds=settings.breaker_seconds)
+    hosts = Hosts(SshHostPool(ssh), routing.docker)
+    passes.update(_passes(store, cluster, hosts, routing, workers))
+    registry = kopf.OperatorRegistry()
+    Watch(store, routing, workers).register(registry)
+    _login(registry)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    workers.start(loop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    log.info("watching %s", "all namespaces" if settings.all_namespaces else ", ".join(settings.namespaces))
+    try:
+        await kopf.operator(
+            registry=registry,
+            settings=_kopf_settings(settings),
+            standalone=True,
+            clusterwide=settings.all_namespaces,
+            namespaces=settings.namespaces,
+            stop_flag=stop,
+            ready_flag=ready,
+        )
+    finally:
+        log.info("stopping")
+        await workers.stop()
+        hosts.close()  # ends calls that are under way, so that their threads can end
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _passes(
+    store: Store, cluster: kube.KubeCluster, hosts: Hosts, routing: Routing, workers: Workers
+) -> Mapping[str, Pass]:
+    instances = InstanceReconciler(store, cluster, hosts, lambda key: workers.wake("Server", key))
+    servers = ServerReconciler(store, cluster, hosts, routing.server_ready)
+    catalog = CatalogReconciler(store, cluster)
+    return {
+        "Instance": instances.reconcile,
+        "Server": servers.reconcile,
+        "Release": catalog.release,
+        "InstanceClass": catalog.instance_class,
+    }
+
+
+def _kopf_settings(settings: Settings) -> kopf.OperatorSettings:
+    made = kopf.OperatorSettings()
+    made.persistence.finalizer = FINALIZER
+    made.posting.enabled = False  # Events are ours, on transitions only
+    # Without cluster-wide rights Kopf cannot watch CRDs and namespaces, and does not need to.
+    made.scanning.disabled = not settings.all_namespaces
+    made.watching.server_timeout = 300
+    made.watching.connect_timeout = 10
+    made.networking.request_timeout = 30
+    return made
+
+
+def _login(registry: kopf.OperatorRegistry) -> None:
+    @kopf.on.login(registry=registry)
+    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        """The same way in as the client of `kube.connect`."""
+        with contextlib.suppress(kopf.LoginError):
+            found = kopf.login_with_service_account(**kwargs)
+            if found is not None:
+                return found
+        return kopf.login_via_client(**kwargs)

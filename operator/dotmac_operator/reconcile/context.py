@@ -1,0 +1,197 @@
+"""What an Instance refers to, looked up and turned into the inputs of the pure core."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dotmac_crds.instance import InstanceSpec
+from dotmac_operator.core import desired
+from dotmac_operator.core.conditions import find, is_true
+from dotmac_operator.core.desired import Desired, Inputs, Tenant
+from dotmac_operator.core.errors import SpecError
+from dotmac_operator.core.placement import Candidate, choose
+from dotmac_operator.core.quantity import memory_bytes
+from dotmac_operator.core.secret import SecretStr
+from dotmac_operator.core.steps.preflight import release_allowed
+from dotmac_operator.core.view import Neighbour, ServerView
+from dotmac_operator.reconcile.ports import Cluster
+from dotmac_operator.reconcile.store import Instance, InstanceClass, Release, Server, Store, server_name
+
+
+class NotYet(Exception):
+    """Something that the Instance refers to is not there or not ready; it is looked at again by itself."""
+
+    def __init__(self, reason: str, message: str, *, stalled: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.stalled = stalled
+
+
+@dataclass(frozen=True)
+class Context:
+    """One Instance with everything it refers to, at one moment."""
+
+    instance: Instance
+    spec: InstanceSpec
+    server: Server
+    desired: Desired
+    credentials: Mapping[str, SecretStr] | None
+    secrets: frozenset[SecretStr]
+    """Every secret value that could show up in a container's log."""
+
+
+class Contexts:
+    """Looks up what Instances refer to."""
+
+    def __init__(self, store: Store, cluster: Cluster) -> None:
+        self._store = store
+        self._cluster = cluster
+
+    def place(self, instance: Instance, spec: InstanceSpec) -> str:
+        """The name of the Instance's Server: the recorded one, the one of serverRef, or the best that fits.
+
+        Raises:
+            NotYet: nothing fits, or the spec names another Server than the data lives on.
+        """
+        recorded = instance.status.server
+        wanted = spec.server_ref.name if spec.server_ref else None
+        if recorded and wanted and recorded != wanted:
+            message = f"the tenant's data lives on Server {recorded}: set spec.serverRef.name back to it"
+            raise NotYet("ServerChanged", message, stalled=True)
+        if recorded or wanted:
+            return recorded or wanted or ""
+        release, plan = self._release(spec), self._class(spec)
+        memory = _memory(release, plan)
+        candidates = [self._candidate(server) for server in self._store.servers(instance.ref.namespace)]
+        assert spec.placement is not None  # noqa: S101 - a CEL rule of the resource
+        name, why = choose([c for c in candidates if c is not None], spec.placement.selector, memory)
+        if name is None:
+            raise NotYet("NoServerFits", why)
+        return name
+
+    def load(self, instance: Instance, spec: InstanceSpec) -> Context:
+        """Everything that the pure core needs.
+
+        Raises:
+            NotYet, SpecError
+        """
+        name = server_name(instance) or ""
+        server = self._store.server(f"{instance.ref.namespace}/{name}")
+        if server is None or server.spec is None:
+            raise NotYet("ServerNotFound", f"Server {name} does not exist in namespace {instance.ref.namespace}")
+        release, plan = self._release(spec), self._class(spec)
+        self._allow(instance, spec, release)
+        namespace = instance.ref.namespace
+        tenant = Tenant(instance.ref.uid, namespace, instance.ref.name, instance.generation)
+        credentials = self._cluster.secret(namespace, tenant.credentials)
+        referenced = {name: self._cluster.secret(namespace, name) for name in desired.referenced_secrets(spec)}
+        present = {name: values for name, values in referenced.items() if values is not None}
+        assert release.spec is not None and plan.spec is not None  # noqa: S101 - _release and _class say so
+        inputs = Inputs(
+            tenant=tenant,
+            spec=spec,
+            release_name=release.ref.name,
+            release=release.spec,
+            plan=plan.spec,
+            server_name=server.ref.name,
+            server=server.spec,
+            credentials=credentials or {},
+            secrets=present,
+        )
+        values = [*(credentials or {}).values(), *(v for content in present.values() for v in content.values())]
+        return Context(instance, spec, server, desired.build(inputs), credentials, frozenset(values))
+
+    def server_view(self, server: Server) -> ServerView:
+        assert server.spec is not None  # noqa: S101 - load has looked
+        ready = find(server.status.conditions, "Ready")
+        memory = server.status.facts.memory if server.status.facts else None
+        return ServerView(
+            name=server.ref.name,
+            spec=server.spec,
+            ready=ready is not None and ready.status == "True",
+            message=ready.message if ready else "it was not reached yet",
+            memory=memory_bytes(memory) if memory else 0,
+        )
+
+    def neighbours(self, instance: Instance, server: Server) -> tuple[Neighbour, ...]:
+        """The other Instances of a Server."""
+        others = self._store.instances_on(server.ref.namespace, server.ref.name)
+        made = (self._neighbour(other, server) for other in others if other.ref.uid != instance.ref.uid)
+        return tuple(sorted((n for n in made if n is not None), key=lambda n: n.key))
+
+    def memory_of(self, instance: Instance) -> int:
+        """Bytes that an Instance may take; 0 while its Release or class is unknown."""
+        if instance.spec is None:
+            return 0
+        try:
+            return _memory(self._release(instance.spec), self._class(instance.spec))
+        except NotYet:
+            return 0
+
+    def _neighbour(self, other: Instance, server: Server) -> Neighbour | None:
+        if other.spec is None or server.spec is None:
+            return None
+        try:
+            hosts = tuple(host for host, _ in desired.domains(other.spec, server.spec))
+        except SpecError:
+            hosts = ()
+        return Neighbour(other.key, other.ref.uid, other.spec.org_code, hosts, self.memory_of(other))
+
+    def _candidate(self, server: Server) -> Candidate | None:
+        if server.spec is None or server.deleting:
+            return None
+        here = self._store.instances_on(server.ref.namespace, server.ref.name)
+        total = memory_bytes(server.status.facts.memory) if server.status.facts and server.status.facts.memory else 0
+        return Candidate(
+            name=server.ref.name,
+            labels=server.labels,
+            ready=is_true(server.status.conditions, "Ready"),
+            schedulable=server.spec.schedulable,
+            instances=len(here),
+            max_instances=server.spec.capacity.max_instances,
+            memory_capacity=total - memory_bytes(server.spec.capacity.reserved_memory),
+            memory_allocated=sum(self.memory_of(other) for other in here),
+        )
+
+    def _release(self, spec: InstanceSpec) -> Release:
+        found = self._store.release(spec.release_ref.name)
+        if found is None:
+            raise NotYet(
+                "ReleaseNotFound", f"Release {spec.release_ref.name} does not exist: create it or choose another"
+            )
+        if found.spec is None:
+            raise NotYet("InvalidRelease", f"Release {spec.release_ref.name}: {found.error}", stalled=True)
+        return found
+
+    def _class(self, spec: InstanceSpec) -> InstanceClass:
+        found = self._store.instance_class(spec.class_ref.name)
+        if found is None:
+            message = f"InstanceClass {spec.class_ref.name} does not exist: create it or choose another"
+            raise NotYet("ClassNotFound", message)
+        if found.spec is None:
+            raise NotYet("InvalidClass", f"InstanceClass {spec.class_ref.name}: {found.error}", stalled=True)
+        return found
+
+    @staticmethod
+    def _allow(instance: Instance, spec: InstanceSpec, release: Release) -> None:
+        progress = instance.status.release
+        assert release.spec is not None  # noqa: S101 - _release says so
+        verdict = release_allowed(
+            spec.release_ref.name,
+            release.spec,
+            progress.current if progress else None,
+            progress.current_version if progress else None,
+        )
+        if verdict is not None:
+            raise NotYet(verdict.reason, verdict.message, stalled=True)
+
+
+def _memory(release: Release, plan: InstanceClass) -> int:
+    """Bytes that the long-running containers of a Release may take under a class."""
+    assert release.spec is not None and plan.spec is not None  # noqa: S101 - callers have looked
+    resources = plan.spec.resources
+    own = {limits.name: limits.memory for limits in resources.roles}
+    total = sum(
+        role.replicas * memory_bytes(own.get(role.name, resources.default.memory)) for role in release.spec.roles
+    )
+    total += memory_bytes(resources.database.memory)
+    return total + (memory_bytes(resources.cache.memory) if release.spec.cache else 0)

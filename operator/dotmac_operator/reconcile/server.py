@@ -1,0 +1,188 @@
+"""Drives one Server: reaches the host, reads its facts, keeps the proxy, tells how much is given away."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from dotmac_crds.server import ServerSpec
+from dotmac_operator.core import names, proxy
+from dotmac_operator.core.conditions import is_true
+from dotmac_operator.core.secret import SecretStr
+from dotmac_operator.core.server import HostProblem, ServerSituation, compute, plan_proxy
+from dotmac_operator.hosts.inventory import Inventory
+from dotmac_operator.hosts.port import HostAddress, HostError
+from dotmac_operator.reconcile.context import Contexts
+from dotmac_operator.reconcile.execute import Executor, Results
+from dotmac_operator.reconcile.hosts import Hosts
+from dotmac_operator.reconcile.ports import DONE, Cluster, Gone, Outcome
+from dotmac_operator.reconcile.store import Server, Store
+
+log = logging.getLogger(__name__)
+
+ROUNDS = 10
+
+
+class ServerReconciler:
+    """Thread-safe for different Servers; the caller runs one pass at a time for each."""
+
+    def __init__(
+        self,
+        store: Store,
+        cluster: Cluster,
+        hosts: Hosts,
+        wake_instances: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`wake_instances` is called with the Server's key when its readiness has changed."""
+        self._store = store
+        self._cluster = cluster
+        self._hosts = hosts
+        self._wake_instances = wake_instances
+        self._clock = clock
+        self._contexts = Contexts(store, cluster)
+
+    def reconcile(self, key: str) -> Outcome:
+        """One pass. Every expected failure ends in the status; only bugs leave as exceptions."""
+        server = self._store.server(key)
+        if server is None:
+            self._hosts.detach(key)
+            return DONE
+        try:
+            return self._reconcile(server)
+        except Gone:
+            return DONE
+
+    def _reconcile(self, server: Server) -> Outcome:
+        situation = self._situation(server)
+        if server.deleting:
+            return self._delete(server, situation) if server.held else DONE
+        if server.spec is None:
+            problem = HostProblem("InvalidSpec", f"{server.error}: is the operator as new as the CRDs?", False)
+            return self._report(server, replace(situation, problem=problem))
+        if not server.held:
+            body = self._cluster.set_finalizer(server.ref, True, list(server.finalizers))
+            if body is not None:
+                self._store.put(body)
+        if server.paused:
+            return self._report(server, replace(situation, paused=True))
+        address = self._address(server, server.spec)
+        if isinstance(address, HostProblem):
+            self._report(server, replace(situation, problem=address))
+            return Outcome(after=30.0)
+        return self._observe(server, server.spec, address, situation)
+
+    def _situation(self, server: Server) -> ServerSituation:
+        here = self._store.instances_on(server.ref.namespace, server.ref.name)
+        return ServerSituation(
+            generation=server.generation,
+            now=self._clock(),
+            instances=len(here),
+            memory=sum(self._contexts.memory_of(instance) for instance in here),
+            reconcile_token=server.reconcile_token,
+        )
+
+    def _address(self, server: Server, spec: ServerSpec) -> HostAddress | HostProblem:
+        name = spec.credentials_ref.name
+        content: Mapping[str, SecretStr] | None = self._cluster.secret(server.ref.namespace, name)
+        if content is None:
+            return HostProblem("SecretMissing", f"spec.credentialsRef: Secret {name} does not exist: create it", True)
+        key = content.get("ssh-privatekey")
+        if key is None:
+            return HostProblem("SecretMissing", f"spec.credentialsRef: Secret {name} has no key ssh-privatekey", True)
+        pinned = tuple(spec.host_keys) or tuple(server.status.host_keys or ())
+        return HostAddress(
+            name=server.key,
+            address=spec.address,
+            port=spec.port,
+            user=spec.user,
+            private_key=key,
+            passphrase=content.get("passphrase"),
+            host_keys=pinned,
+            trust_on_first_use=spec.host_key_policy == "TrustOnFirstUse" and not pinned,
+            max_operations=spec.max_concurrent_operations,
+        )
+
+    def _observe(self, server: Server, spec: ServerSpec, address: HostAddress, situation: ServerSituation) -> Outcome:
+        inventory = self._hosts.attach(address)
+        try:
+            inventory.host.probe()
+            offered = inventory.host.offered_host_key
+            info = inventory.host.engine.info()
+            situation = replace(situation, info=info, disk=inventory.host.disk(info.data_root), offered_key=offered)
+            inventory.start()
+            situation = self._keep_proxy(server, spec, inventory, situation)
+        except HostError as error:
+            log.warning("Server %s: %s", server.key, error)
+            situation = replace(situation, problem=HostProblem(error.reason, str(error), error.retryable))
+        self._report(server, situation)
+        if situation.problem is not None:
+            return Outcome(failed=True) if situation.problem.retryable else Outcome(after=60.0)
+        return DONE if situation.proxy_ready else Outcome(after=2.0)
+
+    def _keep_proxy(
+        self, server: Server, spec: ServerSpec, inventory: Inventory, situation: ServerSituation
+    ) -> ServerSituation:
+        executor = Executor(self._cluster, self._hosts, server.ref, server.key, spec.proxy)
+        image = proxy.container(spec, server.ref.uid).image
+        for _ in range(ROUNDS):
+            facts = inventory.facts([image])
+            with self._hosts.routing(server.key):
+                actions = plan_proxy(spec, server.ref.uid, inventory.facts([image]))
+                for action in actions:
+                    executor.run(action, inventory, Results())
+            if not actions:
+                break
+        running = next((c for c in facts.containers if c.name == names.PROXY_CONTAINER and c.running), None)
+        ready = running is not None and not actions
+        message = "" if ready else "; ".join(action.reason for action in actions) or "the proxy does not run"
+        return replace(situation, proxy_ready=ready, proxy_message=message)
+
+    def _delete(self, server: Server, situation: ServerSituation) -> Outcome:
+        here = self._store.instances_on(server.ref.namespace, server.ref.name)
+        if here:
+            names_ = ", ".join(sorted(instance.ref.name for instance in here)[:5])
+            return self._report(
+                server, replace(situation, deleting=f"{len(here)} Instances live on it ({names_}): delete them first")
+            )
+        self._remove_proxy(server)
+        self._hosts.detach(server.key)
+        body = self._cluster.set_finalizer(server.ref, False, list(server.finalizers))
+        if body is not None:
+            self._store.put(body)
+        return DONE
+
+    def _remove_proxy(self, server: Server) -> None:
+        """Best effort: a host that is gone for good must not keep its Server. Certificates stay in their volume."""
+        inventory = self._hosts.inventory(server.key)
+        if inventory is None:
+            return
+        try:
+            engine = inventory.host.engine
+            engine.stop_container(names.PROXY_CONTAINER, 35)
+            engine.remove_container(names.PROXY_CONTAINER)
+            engine.remove_network(names.PROXY_NETWORK)
+            engine.remove_volume(names.PROXY_CONFIG_VOLUME)
+        except HostError as error:
+            self._cluster.event(server.ref, "Warning", "ProxyLeft", f"its proxy was not removed: {error}"[:1000])
+
+    def _report(self, server: Server, situation: ServerSituation) -> Outcome:
+        found = self._store.server(server.key)
+        current = found if found is not None and found.ref.uid == server.ref.uid else server
+        status = compute(current.status, server.spec, situation)
+        if status == current.status:
+            return DONE
+        before = is_true(current.status.conditions, "Ready")
+        self._store.put(self._cluster.apply_status(current.ref, status.to_wire()))
+        after = is_true(status.conditions, "Ready")
+        if before != after:
+            reason, message = ("Ready", "the host can be used") if after else self._why(situation)
+            self._cluster.event(server.ref, "Normal" if after else "Warning", reason, message[:1000])
+            self._wake_instances(server.key)
+        return DONE
+
+    @staticmethod
+    def _why(situation: ServerSituation) -> tuple[str, str]:
+        if situation.problem is not None:
+            return situation.problem.reason, situation.problem.message
+        return "NotReady", situation.proxy_message or "the host cannot be used"
