@@ -17,6 +17,20 @@ from dotmac_local.verbs.request import Target
 Object = dict[str, Any]
 
 
+# The official Python client names no kind; the endpoint says it.
+_KINDS = {
+    name.lower() + "s": name
+    for name in (
+        "SelfSubjectAccessReview",
+        "SubjectAccessReview",
+        "LocalSubjectAccessReview",
+        "SelfSubjectRulesReview",
+        "SelfSubjectReview",
+        "TokenReview",
+    )
+}
+
+
 class Reviews:
     """authorization.k8s.io, authentication.k8s.io, and TokenRequest."""
 
@@ -35,7 +49,7 @@ class Reviews:
             "selfsubjectreviews": self._self,
             "tokenreviews": self._token,
         }
-        kind = body.get("kind")
+        kind = body.get("kind") or _KINDS.get(plural)
         if not isinstance(kind, str) or f"{kind.lower()}s" != plural:
             raise bad_request(f"the object provided is unrecognized (must be of the kind of {plural})")
         spec = body.get("spec") or {}

@@ -293,6 +293,9 @@ def begin_object(body: Object, target: Target) -> None:
 def check_kind(body: Object, target: Target) -> None:
     """The body must be of the kind that the path names."""
     resource = target.resource
+    if not resource.custom and not body.get("kind") and not body.get("apiVersion"):
+        # Built-in endpoints know their type, and the official Python client relies on it.
+        body["kind"], body["apiVersion"] = resource.kind, resource.api_version
     kind, api_version = body.get("kind"), body.get("apiVersion")
     if not kind:
         shown = orjson.dumps(body).decode()
