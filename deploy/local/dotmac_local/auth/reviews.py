@@ -9,6 +9,7 @@ from dotmac_local import metadata
 from dotmac_local.auth.rbac import Attributes, Rbac
 from dotmac_local.auth.tokens import ISSUER, MAX_SECONDS, MIN_SECONDS, Tokens
 from dotmac_local.auth.users import User
+from dotmac_local.discovery.documents import REVIEWS
 from dotmac_local.errors import bad_request, invalid, not_found
 from dotmac_local.schema import Cause
 from dotmac_local.storage import Store
@@ -17,18 +18,8 @@ from dotmac_local.verbs.request import Target
 Object = dict[str, Any]
 
 
-# The official Python client names no kind; the endpoint says it.
-_KINDS = {
-    name.lower() + "s": name
-    for name in (
-        "SelfSubjectAccessReview",
-        "SubjectAccessReview",
-        "LocalSubjectAccessReview",
-        "SelfSubjectRulesReview",
-        "SelfSubjectReview",
-        "TokenReview",
-    )
-}
+def _api_version(plural: str) -> str:
+    return f"{next(group for group, name, _, _ in REVIEWS if name == plural)}/v1"
 
 
 class Reviews:
@@ -49,14 +40,14 @@ class Reviews:
             "selfsubjectreviews": self._self,
             "tokenreviews": self._token,
         }
-        kind = body.get("kind") or _KINDS.get(plural)
+        kind = body.get("kind") or next(entry[2] for entry in REVIEWS if entry[1] == plural)
         if not isinstance(kind, str) or f"{kind.lower()}s" != plural:
             raise bad_request(f"the object provided is unrecognized (must be of the kind of {plural})")
         spec = body.get("spec") or {}
         if not isinstance(spec, dict):
             raise bad_request(f"{kind} cannot be handled: spec must be an object")
         answered = handlers[plural](body, spec, user)
-        return {"kind": kind, "apiVersion": body.get("apiVersion", ""), "metadata": {}, **answered}
+        return {"kind": kind, "apiVersion": body.get("apiVersion") or _api_version(plural), "metadata": {}, **answered}
 
     def _self_access(self, body: Object, spec: Object, user: User) -> Object:
         return {"spec": spec, "status": {"allowed": self._allowed(spec, user)}}
@@ -67,7 +58,7 @@ class Reviews:
             cause = Cause(
                 "FieldValueInvalid", 'Invalid value: "": at least one of user or group must be specified', "spec.user"
             )
-            raise invalid("authorization.k8s.io", str(body["kind"]), "", [cause])
+            raise invalid("authorization.k8s.io", "SubjectAccessReview", "", [cause])
         return {"spec": spec, "status": {"allowed": self._allowed(spec, User(str(spec.get("user") or ""), groups))}}
 
     def _allowed(self, spec: Object, user: User) -> bool:

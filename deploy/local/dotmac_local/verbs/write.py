@@ -6,8 +6,6 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import orjson
-
 from dotmac_local import metadata, views
 from dotmac_local.apply import track_update
 from dotmac_local.errors import STALE, ApiError, already_exists, bad_request, conflict, forbidden, invalid, not_found
@@ -293,15 +291,14 @@ def begin_object(body: Object, target: Target) -> None:
 def check_kind(body: Object, target: Target) -> None:
     """The body must be of the kind that the path names."""
     resource = target.resource
-    if not resource.custom and not body.get("kind") and not body.get("apiVersion"):
-        # Built-in endpoints know their type, and the official Python client relies on it.
-        body["kind"], body["apiVersion"] = resource.kind, resource.api_version
+    if not resource.custom:
+        # Built-in kinds are decoded into a known type, which the path tells.
+        body["kind"] = body.get("kind") or resource.kind
+        body["apiVersion"] = body.get("apiVersion") or resource.api_version
     kind, api_version = body.get("kind"), body.get("apiVersion")
     if not kind:
-        shown = orjson.dumps(body).decode()
         raise bad_request(
-            f"the object provided is unrecognized (must be of type {resource.kind}): Object 'Kind' is missing in "
-            f"'{shown}' ({shown})"
+            f"the object provided is unrecognized (must be of type {resource.kind}): Object 'Kind' is missing"
         )
     if kind == resource.kind and api_version == resource.api_version:
         return
