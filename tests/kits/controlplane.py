@@ -115,6 +115,8 @@ class ControlPlane:
         self._await_answer()
 
     def stop(self) -> None:
+        """SIGTERM, as `dotmac-local down` sends it."""
+        self.client.close()
         self.process.terminate()
         try:
             self.process.wait(15)
@@ -169,5 +171,4 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
     """An empty embedded control plane, shared by the tests of a module."""
     server = start(tmp_path_factory.mktemp("control-plane"))
     yield server
-    server.client.close()
     server.stop()

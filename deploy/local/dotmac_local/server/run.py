@@ -75,7 +75,7 @@ async def _serve(
         log_level="warning",
         http="httptools",
         timeout_keep_alive=120,
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=1,
         server_header=False,
         date_header=False,
         ws="none",
