@@ -1,0 +1,16 @@
+"""Dependencies that endpoints of every noun use."""
+
+from typing import Annotated
+
+from fastapi import Depends, Header, Request
+
+from dotmac_api.facade import Facade
+
+
+def _facade(request: Request) -> Facade:
+    facade: Facade = request.app.state.facade
+    return facade
+
+
+FacadeDep = Annotated[Facade, Depends(_facade)]
+IfMatch = Annotated[str | None, Header(alias="If-Match", max_length=500)]

@@ -1,0 +1,59 @@
+"""What one process holds for its requests: settings, engine, Redis, tokens, identity, readiness checks."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from dotmac_api.auth.identity import Identity
+from dotmac_api.auth.tokens import TokenIssuer
+from dotmac_api.database import Sessions, make_engine, make_sessions
+from dotmac_api.settings import Settings
+
+# Returns facts to show (such as a lag in seconds); raises when the part is not ready, the message naming why.
+ReadinessCheck = Callable[[], Awaitable[dict[str, object]]]
+
+
+@dataclass(slots=True)
+class Facade:
+    """Built by create_app, reached as `request.app.state.facade`; nothing of it exists at import."""
+
+    settings: Settings
+    engine: AsyncEngine
+    sessions: Sessions
+    redis: Redis
+    tokens: TokenIssuer
+    identity: Identity
+    checks: dict[str, ReadinessCheck] = field(default_factory=dict)
+
+    async def close(self) -> None:
+        await self.redis.aclose()
+        await self.engine.dispose()
+
+
+def build_facade(settings: Settings) -> Facade:
+    """Connects nothing yet: the pools open on first use, so that a start does not depend on the order of parts."""
+    engine = make_engine(settings)
+    sessions = make_sessions(engine)
+    redis = Redis.from_url(
+        settings.redis_url.get_secret_value(),
+        decode_responses=True,
+        socket_timeout=settings.redis_timeout,
+        socket_connect_timeout=settings.redis_timeout,
+        max_connections=64,
+    )
+    facade = Facade(settings, engine, sessions, redis, TokenIssuer(settings), Identity(sessions, redis))
+
+    async def database() -> dict[str, object]:
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+        return {}
+
+    async def cache() -> dict[str, object]:
+        await redis.ping()
+        return {}
+
+    facade.checks.update(database=database, redis=cache)
+    return facade

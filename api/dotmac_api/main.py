@@ -1,0 +1,49 @@
+"""create_app: the whole application from one Settings object; importing this module builds nothing."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+
+from dotmac_api import health
+from dotmac_api.access import assert_guarded
+from dotmac_api.errors import ERROR_RESPONSES, install_handlers
+from dotmac_api.facade import Facade, build_facade
+from dotmac_api.middleware import RequestContext
+from dotmac_api.people import endpoints as people
+from dotmac_api.settings import Settings
+
+PREFIX = "/api/v1"
+
+# One line for each noun.
+ROUTERS: tuple[APIRouter, ...] = (people.router,)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    facade: Facade = app.state.facade
+    try:
+        yield
+    finally:
+        await facade.close()
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application. Raises RuntimeError when a route has no guard."""
+    app = FastAPI(
+        title="DotMac Operator facade",
+        version="0.1.0",
+        openapi_url="/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan,
+        responses=ERROR_RESPONSES,
+    )
+    app.state.facade = build_facade(settings)
+    install_handlers(app)
+    for router in ROUTERS:
+        app.include_router(router, prefix=PREFIX)
+    app.include_router(health.router)
+    app.add_middleware(RequestContext)
+    assert_guarded(app)
+    return app

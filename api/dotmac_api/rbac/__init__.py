@@ -1,0 +1,1 @@
+"""Roles and permissions; every endpoint names the permission it needs (see catalogue)."""

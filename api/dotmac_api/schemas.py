@@ -1,0 +1,88 @@
+"""Bases of request and response bodies, and the shape of lists."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Query
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import Select, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
+
+from dotmac_api.errors import ErrorDetail, Invalid
+
+# The largest offset that fits PostgreSQL's bigint with room to spare; more is a client's mistake.
+MAX_OFFSET = 2**31 - 1
+
+
+class Body(BaseModel):
+    """A request body: unknown fields are refused, strings are stripped at both ends."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+
+class Row(BaseModel):
+    """A response built from a model's attributes."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Timestamped(Row):
+    created_at: datetime
+    updated_at: datetime
+
+
+class Page[T](BaseModel):
+    """A slice of a list; `count` is the total that the filters match."""
+
+    items: Sequence[T]
+    count: int
+    limit: int
+    offset: int
+
+
+class Slice(BaseModel):
+    """offset, limit and ordering, as every list takes them."""
+
+    offset: int = Field(default=0, ge=0, le=MAX_OFFSET)
+    limit: int = Field(default=25, ge=1, le=100)
+    order_by: str | None = Field(default=None, max_length=60)
+    order_dir: Literal["asc", "desc"] = "desc"
+
+
+def slice_query(
+    offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
+    limit: Annotated[int, Query(ge=1, le=100)] = 25,
+    order_by: Annotated[str | None, Query(max_length=60, description="a column of the list")] = None,
+    order_dir: Annotated[Literal["asc", "desc"], Query()] = "desc",
+) -> Slice:
+    return Slice.model_construct(offset=offset, limit=limit, order_by=order_by, order_dir=order_dir)
+
+
+ListSlice = Annotated[Slice, Depends(slice_query)]
+
+Orderable = dict[str, InstrumentedAttribute[Any]]
+
+
+async def paginate[M](
+    session: AsyncSession, query: Select[M], page: Slice, orderable: Orderable
+) -> tuple[Sequence[M], int]:
+    """The rows of one slice and the total. `orderable` maps public names to columns, its first is the default;
+    its last entry must be unique, to keep pages stable. Raises Invalid for another `order_by`."""
+    name = page.order_by or next(iter(orderable))
+    if name not in orderable:
+        known = ", ".join(orderable)
+        detail = ErrorDetail(field="query.order_by", message=f"must be one of {known}", type="enum")
+        raise Invalid(f"order_by: must be one of {known}", details=[detail])
+    total = await session.scalar(select(func.count()).select_from(query.order_by(None).subquery()))
+    columns = [orderable[name], list(orderable.values())[-1]]
+    ordering = [column.asc() if page.order_dir == "asc" else column.desc() for column in dict.fromkeys(columns)]
+    rows = await session.scalars(query.order_by(*ordering).offset(page.offset).limit(page.limit))
+    return rows.all(), total or 0
+
+
+class OrderDirection(StrEnum):
+    ASC = "asc"
+    DESC = "desc"

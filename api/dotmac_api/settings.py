@@ -1,0 +1,160 @@
+"""Settings of the facade, read from the environment (`DOTMAC_API_*`); secrets have no defaults."""
+
+import base64
+import binascii
+import json
+import secrets
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from cryptography.fernet import Fernet
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "DOTMAC_API_"
+MIN_SECRET_BYTES = 32
+
+
+class SettingsRefused(RuntimeError):
+    """The environment is not fit to start with; the message names every variable, what is wrong and the remedy."""
+
+
+def _weak(secret: str) -> str | None:
+    """Why `secret` is too weak to sign or hash with, or None."""
+    if len(secret.encode()) < MIN_SECRET_BYTES:
+        return f"is shorter than {MIN_SECRET_BYTES} bytes"
+    commonest = Counter(secret).most_common(1)[0][1]
+    if len(set(secret)) < 10 or commonest > len(secret) // 2:
+        return "repeats too few characters to be random"
+    return None
+
+
+class Settings(BaseSettings):
+    """What one process of the facade needs. Durations are in seconds unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", hide_input_in_errors=True)
+
+    database_url: SecretStr = Field(description="postgresql://user:password@host/database")
+    redis_url: SecretStr = Field(description="redis://host:6379/0")
+    jwt_keys: SecretStr = Field(
+        description="JSON object kid -> key, the first signs: a PEM Ed25519 private key (EdDSA), or 32 random bytes or"
+        " more as text (HS256); later entries only verify, so that a rotation ends no session"
+    )
+    api_key_pepper: SecretStr = Field(description="HMAC-SHA256 key for API keys and one-time tokens, 32 bytes or more")
+    encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(), description="Fernet keys, comma separated; the first encrypts, the others only decrypt"
+    )
+    metrics_token: SecretStr | None = Field(default=None, description="bearer token of /metrics; without it 404")
+
+    issuer: str = "dotmac-api"
+    audience: str = "dotmac"
+    public_url: str = Field(default="http://127.0.0.1:8000", description="used in links of e-mails")
+    trusted_proxies: str = Field(default="", description="addresses whose X-Forwarded-For counts, comma separated")
+    database_pool: int = Field(default=10, ge=1, le=200)
+    database_timeout: float = Field(default=5.0, gt=0, le=60)
+    redis_timeout: float = Field(default=0.5, gt=0, le=10)
+    password_hash_concurrency: int = Field(default=2, ge=1, le=64)
+    max_body_bytes: int = Field(default=1_048_576, ge=1024)
+    cookie_secure: bool = Field(default=True, description="__Host- cookies; False only for plain http on a laptop")
+    scheduler_enabled: bool = True
+    log_format: Literal["json", "plain"] = "json"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    smtp_host: str | None = None
+    smtp_port: int = Field(default=587, ge=1, le=65535)
+    smtp_username: str | None = None
+    smtp_password: SecretStr | None = None
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_from: str = "DotMac <no-reply@localhost>"
+
+    kubeconfig: Path | None = Field(default=None, description="else the cluster's own service account")
+    namespace: str = "default"
+
+    @field_validator("encryption_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _fernet(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in value:
+            try:
+                Fernet(key.get_secret_value().encode())
+            except (ValueError, binascii.Error):
+                raise ValueError("every part must be a Fernet key (dotmac-api generate-key)") from None
+        return value
+
+    @field_validator("api_key_pepper")
+    @classmethod
+    def _strong(cls, value: SecretStr) -> SecretStr:
+        if reason := _weak(value.get_secret_value()):
+            raise ValueError(f"{reason}; make one with `openssl rand -base64 48`")
+        return value
+
+    @field_validator("metrics_token")
+    @classmethod
+    def _long_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 16:
+            raise ValueError("is shorter than 16 characters; make one with `openssl rand -base64 24`")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgres(cls, value: SecretStr) -> SecretStr:
+        scheme, separator, rest = value.get_secret_value().partition("://")
+        if not separator or scheme not in ("postgresql", "postgres", "postgresql+psycopg"):
+            raise ValueError("must be a postgresql:// URL; other databases are not supported")
+        return SecretStr(f"postgresql+psycopg://{rest}")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must be a redis://, rediss:// or unix:// URL")
+        return value
+
+    @model_validator(mode="after")
+    def _signing_keys(self) -> Self:
+        for kid, key in self.signing_keys.items():
+            if not key.startswith("-----BEGIN") and (reason := _weak(key)):
+                raise ValueError(f"jwt_keys: key {kid!r} {reason}; make one with `openssl rand -base64 48`")
+        return self
+
+    @cached_property
+    def signing_keys(self) -> dict[str, str]:
+        """kid -> key text, the signing one first. Raises ValueError when it is not such an object."""
+        try:
+            keys = json.loads(self.jwt_keys.get_secret_value())
+        except ValueError:
+            keys = None
+        if not isinstance(keys, dict) or not keys or not all(isinstance(v, str) and k for k, v in keys.items()):
+            raise ValueError('jwt_keys: must be a JSON object such as {"2026-11": "<key>"}')
+        return keys
+
+
+def load_settings() -> Settings:
+    """Settings from the environment, or SettingsRefused with one line for each variable that is missing or weak."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [_complaint(e["loc"], e["type"], e["msg"]) for e in error.errors(include_input=False)]
+        raise SettingsRefused("the facade cannot start:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _complaint(loc: tuple[int | str, ...], kind: str, message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    if not loc and ":" in message:
+        field, _, message = message.partition(": ")
+        loc = (field,)
+    name = PREFIX + str(loc[0]).upper() if loc else PREFIX + "*"
+    if kind == "missing":
+        message = f"is not set: {Settings.model_fields[str(loc[0])].description}"
+    return f"{name} {message}"
+
+
+def random_key() -> str:
+    """48 random bytes as URL-safe text, fit for jwt_keys and api_key_pepper."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(48)).decode()
