@@ -10,7 +10,7 @@ from typing import Any
 
 import kopf
 
-from dotmac_crds.base import FINALIZER
+from dotmac_crds.base import GROUP
 from dotmac_operator import kube
 from dotmac_operator.handlers.routing import Routing
 from dotmac_operator.handlers.watch import Watch
@@ -79,7 +79,8 @@ def _passes(
 
 def _kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     made = kopf.OperatorSettings()
-    made.persistence.finalizer = FINALIZER
+    # Not ours: Kopf takes its own finalizer off objects that have no daemon and no deletion handler.
+    made.persistence.finalizer = f"{GROUP}/kopf"
     made.posting.enabled = False  # Events are ours, on transitions only
     # Without cluster-wide rights Kopf cannot watch CRDs and namespaces, and does not need to.
     made.scanning.disabled = not settings.all_namespaces

@@ -44,6 +44,7 @@ class Workers:
     def _wake(self, kind: str, key: str) -> None:
         if self._stopping:
             return
+        log.debug("wake %s %s", kind, key)
         place = (kind, key)
         self._flags.setdefault(place, asyncio.Event()).set()
         if place not in self._tasks:
