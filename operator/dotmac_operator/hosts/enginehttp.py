@@ -305,11 +305,15 @@ class EngineClient:
         )
 
 
+_NO_SOCKET = "failed to open the raw stream connection"
+"""How dial-stdio itself begins; the rest is the reason, from the socket."""
+
+
 def dial_failure(name: str, ending: Ending) -> HostError | None:
     """Why `docker system dial-stdio` ended without an answer; None when it says nothing about docker."""
     said = " ".join(ending.stderr.split())[:400]
     low = said.lower()
-    if "permission denied" in low and "docker" in low:
+    if "permission denied" in low and ("docker" in low or _NO_SOCKET in low):
         return DockerNotPermitted(
             f"{name}: the user may not use the engine's socket: add it to the docker group (usermod -aG docker USER) "
             f"or set useSudo. The host says: {said}"
@@ -326,7 +330,9 @@ def dial_failure(name: str, ending: Ending) -> HostError | None:
             f"{name}: there is no docker command for this user: install Docker on the host, or set "
             f"spec.bootstrap.docker. The host says: {said}"
         )
-    if "cannot connect to the docker daemon" in low or "failed to connect to the docker api" in low:
+    if any(
+        sign in low for sign in (_NO_SOCKET, "cannot connect to the docker daemon", "failed to connect to the docker")
+    ):
         return DockerAbsent(
             f"{name}: the Docker engine does not run: look at `systemctl status docker` on the host. It says: {said}"
         )

@@ -9,7 +9,7 @@ from typing import Any, cast
 from urllib3.util.ssltransport import SSLTransport
 
 from dotmac_operator.hosts.port import HostError, ProbeRefused
-from dotmac_operator.hosts.stream import Stream, StreamConnection
+from dotmac_operator.hosts.stream import Bytes, Stream, StreamConnection
 
 
 class ProbeInvalid(HostError):
@@ -39,9 +39,8 @@ class _StreamSocket:
 def get_status(stream: Stream, probe: HttpProbe, where: str) -> int:
     """One GET; the status code of the answer. Redirects are not followed, the body is not read."""
     try:
-        connection = StreamConnection(stream)
-        if probe.tls_server_name is not None:
-            connection.sock = _tls(stream, probe.tls_server_name)
+        secured = stream if probe.tls_server_name is None else _tls(stream, probe.tls_server_name)
+        connection = StreamConnection(secured)
         connection.request("GET", probe.path, headers=dict(probe.headers))
         return connection.getresponse().status
     except (http.client.InvalidURL, UnicodeError, ValueError) as error:
@@ -52,10 +51,10 @@ def get_status(stream: Stream, probe: HttpProbe, where: str) -> int:
         raise ProbeRefused(f"{where}: no HTTP answer: {type(error).__name__}") from error
 
 
-def _tls(stream: Stream, server_name: str) -> SSLTransport:
+def _tls(stream: Stream, server_name: str) -> Bytes:
     """TLS by server name, unverified: the probe proves that the route exists, the ACME client cares for the chain."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["http/1.1"])
-    return SSLTransport(cast(Any, _StreamSocket(stream)), context, server_hostname=server_name)
+    return cast(Bytes, SSLTransport(cast(Any, _StreamSocket(stream)), context, server_hostname=server_name))

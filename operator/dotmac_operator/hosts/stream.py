@@ -24,15 +24,19 @@ class Ending:
     stderr: str
 
 
-class Stream(Protocol):
-    """One channel to a host. A lost connection is an OSError, the end of the stream an empty read."""
+class Bytes(Protocol):
+    """What HTTP needs: bytes both ways. A lost connection is an OSError, the end of the stream an empty read."""
+
+    def recv(self, size: int, /) -> bytes: ...
+
+    def sendall(self, data: bytes, /) -> None: ...
+
+
+class Stream(Bytes, Protocol):
+    """One channel to a host."""
 
     deadline: Deadline
     """Of the call that uses the stream now; every blocking call respects it by raising DeadlineExceeded."""
-
-    def recv(self, size: int) -> bytes: ...
-
-    def sendall(self, data: bytes) -> None: ...
 
     def shutdown_write(self) -> None:
         """The other end reads end of file; its answer can still be read."""
@@ -53,7 +57,7 @@ class Stream(Protocol):
 class _Reader(io.RawIOBase):
     """What http.client reads from. Closing it leaves the stream open: the stream outlives a response."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Bytes) -> None:
         self._stream = stream
 
     def readable(self) -> bool:
@@ -68,7 +72,7 @@ class _Reader(io.RawIOBase):
 class _BorrowedSocket:
     """The part of a socket that http.client uses, without the right to close it."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Bytes) -> None:
         self._stream = stream
 
     def sendall(self, data: Any) -> None:
@@ -86,7 +90,7 @@ class StreamConnection(http.client.HTTPConnection):
 
     auto_open = 0
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Bytes) -> None:
         super().__init__("docker")
         self.sock: Any = _BorrowedSocket(stream)
 

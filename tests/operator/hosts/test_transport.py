@@ -130,6 +130,18 @@ def test_an_error_answer_keeps_the_connection(canned):
         (127, "sh: 1: docker: not found", DockerAbsent, "install Docker"),
         (1, "sudo: docker: command not found", DockerAbsent, "install Docker"),
         (1, "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", DockerAbsent, "systemctl status"),
+        (
+            1,
+            "failed to open the raw stream connection: dial unix /s: connect: permission denied",
+            DockerNotPermitted,
+            "usermod",
+        ),
+        (
+            1,
+            "failed to open the raw stream connection: dial unix /s: connect: no such file",
+            DockerAbsent,
+            "does not run",
+        ),
         (1, "failed to connect to the docker API at unix:///var/run/docker.sock", DockerAbsent, "systemctl status"),
         (1, "docker: 'dial-stdio' is not a docker command.", DockerTooOld, "20.10"),
         (3, "something new", DockerAbsent, "code 3: something new"),
