@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dotmac_operator.core import names, proxy
 from dotmac_operator.core.facts import ContainerFact, DockerEvent, HostFacts, ImageFact
-from dotmac_operator.hosts.port import Host, HostError, NotFound
+from dotmac_operator.hosts.port import EventStream, Host, HostError, NotFound
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ class Inventory:
         self._streaming = False
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._stream: EventStream | None = None
         self._images: dict[str, ImageFact] = {}
 
     def start(self) -> None:
@@ -48,7 +49,11 @@ class Inventory:
             self._thread.start()
 
     def close(self) -> None:
+        """Ends the event thread, also while it waits for an event: a successor needs the host's one event channel."""
         self._closed.set()
+        stream = self._stream
+        if stream is not None:
+            stream.close()
 
     def invalidate(self) -> None:
         """The next read goes to the host: somebody has just changed something there."""
@@ -113,10 +118,13 @@ class Inventory:
         since, delay = 0, 1.0
         while not self._closed.is_set():
             try:
-                self.host.probe()
+                self._stream = self.host.engine.events(since)
+                # Only now, with the stream open: what was read before may have missed what happened meanwhile.
                 self._streaming = True
                 self.invalidate()
-                for event in self.host.engine.events(since):
+                if self._closed.is_set():
+                    self._stream.close()  # close() came before there was a stream to close
+                for event in self._stream:
                     delay = 1.0
                     since = event.time_nano or since
                     self._take(event)
