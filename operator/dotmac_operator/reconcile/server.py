@@ -147,7 +147,8 @@ class ServerReconciler:
             )
         self._remove_proxy(server)
         self._hosts.detach(server.key)
-        body = self._cluster.set_finalizer(server.ref, False, list(server.finalizers))
+        latest = self._store.server(server.key) or server
+        body = self._cluster.set_finalizer(latest.ref, False, list(latest.finalizers))
         if body is not None:
             self._store.put(body)
         return DONE

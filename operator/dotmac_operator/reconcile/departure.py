@@ -1,0 +1,87 @@
+"""Taking an Instance off its host and letting go of it."""
+
+import logging
+
+from dotmac_operator.core import names
+from dotmac_operator.core.conditions import is_true
+from dotmac_operator.core.removal import Departing, plan_removal
+from dotmac_operator.core.status import Situation
+from dotmac_operator.hosts.port import HostError
+from dotmac_operator.reconcile.execute import Executor, Results
+from dotmac_operator.reconcile.ports import DONE, Outcome
+from dotmac_operator.reconcile.services import Services
+from dotmac_operator.reconcile.store import Instance, server_name
+
+log = logging.getLogger(__name__)
+
+ROUNDS = 10
+HOST_AWAY = 15.0
+"""Seconds until a host that is away is looked for again."""
+
+
+class Departure:
+    """Deletes Instances. Works from the raw spec, so that an invalid one can be deleted too."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def run(self, instance: Instance) -> Outcome:
+        """One pass; done when the finalizer is gone."""
+        deletion = instance.raw_spec.get("deletion") or {}
+        orphan = instance.annotations.get(names.ORPHAN, "").lower() in ("true", "yes", "1")
+        if deletion.get("protected"):
+            return self._blocked_deletion(instance, "spec.deletion.protected is true: set it to false to go on")
+        name = server_name(instance)
+        if name is not None and not (orphan and self._orphan(instance, name)):
+            outcome = self._clear(instance, name, deletion.get("policy") == "Delete")
+            if outcome is not None:
+                return outcome
+        if deletion.get("policy", "Retain") == "Retain":
+            self._services.cluster.release_credentials(instance.ref, f"{instance.ref.name}-credentials")
+        self._services.cluster.event(instance.ref, "Normal", "Deleted", "nothing of it runs any more")
+        latest = self._services.store.instance(instance.key) or instance
+        self._services.take(self._services.cluster.set_finalizer(latest.ref, False, list(latest.finalizers)))
+        return DONE
+
+    def _orphan(self, instance: Instance, server: str) -> bool:
+        """Whether to let go without clearing the host: only when the host cannot be reached."""
+        found = self._services.store.server(f"{instance.ref.namespace}/{server}")
+        if found is not None and is_true(found.status.conditions, "Ready"):
+            return False
+        self._services.cluster.event(
+            instance.ref, "Warning", "Orphaned", f"what it left on Server {server} was not removed"
+        )
+        return True
+
+    def _clear(self, instance: Instance, server: str, delete_data: bool) -> Outcome | None:
+        """Takes everything off the host; None when it is done."""
+        inventory = self._services.hosts.inventory(f"{instance.ref.namespace}/{server}")
+        found = self._services.store.server(f"{instance.ref.namespace}/{server}")
+        hint = f"; to delete it although the host is gone: annotate it with {names.ORPHAN}=true"
+        if found is None or found.spec is None:
+            return self._blocked_deletion(instance, f"Server {server} does not exist{hint}")
+        if inventory is None or not is_true(found.status.conditions, "Ready"):
+            self._blocked_deletion(instance, f"Server {server} is not ready{hint}")
+            return Outcome(after=HOST_AWAY)
+        going = Departing(
+            instance.ref.uid, instance.ref.namespace, str(instance.raw_spec.get("orgCode", "")), delete_data
+        )
+        told = f"being removed from Server {server}"
+        self._services.report(instance, Situation(instance.generation, self._services.clock(), deleting=told))
+        executor = Executor(self._services.cluster, self._services.hosts, instance.ref, found.key, found.spec.proxy)
+        try:
+            for _ in range(ROUNDS):
+                actions = plan_removal(going, inventory.facts())
+                if not actions:
+                    return None
+                for action in actions:
+                    executor.run(action, inventory, Results())
+        except HostError as error:
+            log.warning("removal of %s: %s", instance.key, error)
+            self._services.wake_server(found.key)
+            self._blocked_deletion(instance, f"Server {server}: {error}{hint}")
+        return Outcome(failed=True)
+
+    def _blocked_deletion(self, instance: Instance, why: str) -> Outcome:
+        situation = Situation(instance.generation, self._services.clock(), deleting=why, deletion_blocked=True)
+        return self._services.report(instance, situation)

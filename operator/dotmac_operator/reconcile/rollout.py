@@ -1,0 +1,280 @@
+"""One pass over an Instance that has a Server: rounds of observe, plan, act."""
+
+import logging
+from dataclasses import replace
+
+from dotmac_crds.instance import BackupRecord, FailureRecord
+from dotmac_operator.core import actions as do
+from dotmac_operator.core import desired, names
+from dotmac_operator.core.conditions import MESSAGE_LIMIT, is_true, rfc3339
+from dotmac_operator.core.errors import SpecError
+from dotmac_operator.core.plan import Plan, plan
+from dotmac_operator.core.secret import mask
+from dotmac_operator.core.status import Problem, Situation
+from dotmac_operator.core.steps.base import Verdict
+from dotmac_operator.core.view import Probe, View
+from dotmac_operator.hosts.inventory import Inventory
+from dotmac_operator.hosts.port import HostError, HostUnreachable
+from dotmac_operator.reconcile.context import Context, NotYet
+from dotmac_operator.reconcile.execute import Executor, Results
+from dotmac_operator.reconcile.kept import Kept
+from dotmac_operator.reconcile.ports import AGAIN, DONE, Gone, Outcome
+from dotmac_operator.reconcile.services import Services
+from dotmac_operator.reconcile.store import Instance, server_name
+
+log = logging.getLogger(__name__)
+
+ROUNDS = 60
+"""Rounds of one pass; a fresh deploy takes about 20. More means a step that undoes another, which must not spin."""
+LOG_LINES = 20
+"""Of a failed container, for the status."""
+
+
+class Rollout:
+    """One pass: rounds of observe, plan, act, until there is nothing to do or something to wait for."""
+
+    def __init__(self, services: Services, instance: Instance, kept: Kept) -> None:
+        self.services = services
+        self.instance = instance
+        self.key = instance.key
+        self.kept = kept
+        token = instance.reconcile_token
+        self.asked_anew = token is not None and token != instance.status.last_handled_reconcile_at
+        if self.asked_anew:
+            kept.start_afresh()
+            inventory = services.hosts.inventory(self.server_key)
+            if inventory is not None:
+                inventory.invalidate()
+
+    @property
+    def server_key(self) -> str:
+        return f"{self.instance.ref.namespace}/{server_name(self.instance)}"
+
+    def run(self) -> Outcome:
+        for _ in range(ROUNDS):
+            if self._moved():
+                return AGAIN
+            try:
+                outcome = self._round()
+            except NotYet as problem:
+                return self.services.not_yet(self.instance, problem)
+            except SpecError as error:
+                return self._report(problem=Problem(error.reason, error.message, stalled=True))
+            except HostError as error:
+                return self._host_failed(error)
+            if outcome is not None:
+                return outcome
+        log.error("the steps of %s did not come to an end within %d rounds", self.key, ROUNDS)
+        return Outcome(failed=True)
+
+    def _moved(self) -> bool:
+        """Whether the spec, a pause or a deletion came in since the last round; then a new pass begins."""
+        now = self.services.store.instance(self.key)
+        if now is None or now.ref.uid != self.instance.ref.uid:
+            raise Gone(self.key)
+        before, self.instance = self.instance, now
+        return (now.generation, now.deleting, now.paused, now.reconcile_token) != (
+            before.generation, before.deleting, before.paused, before.reconcile_token,
+        )  # fmt: skip
+
+    def _round(self) -> Outcome | None:
+        """Observe, plan, act once. None: look again at once."""
+        view, context, inventory = self._observe()
+        made = plan(view)
+        if made.rolled_back:
+            return self._roll_back(view, made, context, inventory)
+        if made.current is None:
+            return self._converged(view, made)
+        name, verdict = made.current
+        waiting = self._backing_off(view, made)
+        if waiting is not None:
+            return waiting
+        if verdict.state == "act":
+            return self._act(view, made, verdict, context, inventory)
+        if verdict.state == "wait":
+            self._report(view=view, plan=made)
+            return Outcome(after=verdict.after)
+        if verdict.state == "blocked":
+            problem = Problem(verdict.reason, verdict.message, stalled=True)
+            self._report(view=view, plan=made, problem=problem)
+            return Outcome(after=verdict.after or None)
+        return self._failed(name, view, made, verdict, context, inventory)
+
+    def _observe(self) -> tuple[View, Context, Inventory]:
+        services = self.services
+        spec = self.instance.spec
+        assert spec is not None  # noqa: S101 - _reconcile has looked, and _moved ends a pass on another version
+        context = services.contexts.load(self.instance, spec)
+        server = services.contexts.server_view(context.server)
+        inventory = services.hosts.inventory(context.server.key)
+        if inventory is None or not server.ready:
+            raise NotYet("ServerNotReady", f"Server {server.name} is not ready: {server.message}")
+        record = self.instance.status
+        if self.asked_anew:
+            record = record.model_copy(update={"failure": None})
+        view = View(
+            desired=context.desired,
+            facts=inventory.facts(context.desired.images),
+            record=record,
+            server=server,
+            now=services.clock(),
+            credential_keys=None if context.credentials is None else frozenset(context.credentials),
+            neighbours=services.contexts.neighbours(self.instance, context.server),
+        )
+        return replace(view, memory=self.kept.observe(view)), context, inventory
+
+    def _converged(self, view: View, made: Plan) -> Outcome:
+        drift, self.kept.drift = self.kept.drift, ""
+        first = not is_true(self.instance.status.conditions, "Ready")
+        self.kept.attempts, self.kept.problem = 0, None
+        self._report(view=view, plan=made, drift=drift)
+        if drift:
+            self._event("Normal", "DriftRepaired", drift)
+        elif first:
+            self._event("Normal", "Ready", f"Release {view.desired.release_name} is served at {self._url()}")
+        return DONE
+
+    def _act(self, view: View, made: Plan, verdict: Verdict, context: Context, inventory: Inventory) -> Outcome | None:
+        self._note_drift(view, verdict)
+        self._announce(view)
+        self._report(view=view, plan=made)
+        results = self._execute(verdict.actions, context, inventory)
+        now = self.services.clock()
+        ids = {container.name: container.id for container in view.containers}
+        for name, (ok, message) in results.probes.items():
+            self.kept.probes[ids[name]] = Probe(ok, now, message)
+        if results.backup is not None:
+            file, sha256, size, release = results.backup
+            record = BackupRecord(file=file, sha256=sha256, size=size, release=release, finished_at=rfc3339(now))
+            self._report(view=view, plan=made, backup=record)
+        if results.verified is not None:
+            self.kept.note_verified(view.desired.serving_hash, results.verified, results.verify_message, now)
+        unfinished = results.verified is False or any(not ok for ok, _ in results.probes.values())
+        return Outcome(after=1.0) if unfinished else None
+
+    def _execute(self, actions: tuple[do.Action, ...], context: Context, inventory: Inventory) -> Results:
+        server = context.server
+        assert server.spec is not None  # noqa: S101 - Contexts.load has looked
+        services = self.services
+        executor = Executor(services.cluster, services.hosts, self.instance.ref, server.key, server.spec.proxy)
+        results = Results()
+        for action in actions:
+            executor.run(action, inventory, results)
+        return results
+
+    def _note_drift(self, view: View, verdict: Verdict) -> None:
+        """A difference without a change of what is desired: somebody or something changed the host."""
+        if view.record.applied_hash != view.desired.hash or self.kept.drift:
+            return
+        first = verdict.actions[0]
+        if not isinstance(first, do.ProbeContainer | do.VerifyRoute):
+            self.kept.drift = f"{first.text}: {first.reason}"
+
+    def _announce(self, view: View) -> None:
+        if self.kept.announced == view.desired.hash or view.record.applied_hash == view.desired.hash:
+            return
+        self.kept.announced = view.desired.hash
+        verb = "updating to" if view.upgrading else "deploying"
+        self._event("Normal", "Deploying", f"{verb} Release {view.desired.release_name}")
+
+    # -- failures ----------------------------------------------------------------------------------------------
+
+    def _backing_off(self, view: View, made: Plan) -> Outcome | None:
+        left = self.kept.not_before - view.now
+        if left <= 0 or self.kept.attempted != view.desired.hash:
+            return None
+        self._report(view=view, plan=made, problem=self.kept.problem)
+        return Outcome(after=left)
+
+    def _failed(
+        self, step: str, view: View, made: Plan, verdict: Verdict, context: Context, inventory: Inventory
+    ) -> Outcome | None:
+        message = self._with_log(verdict, context, inventory)
+        self._event("Warning", verdict.reason, f"step {step}: {message}"[:1000])
+        if view.upgrading:
+            failure = FailureRecord(
+                generation=self.instance.generation, hash=view.desired.hash, step=step, message=message
+            )
+            # Recorded before anything is taken away: after a crash here the rollback goes on.
+            self._report(view=view, plan=made, problem=Problem(verdict.reason, message), failure=failure)
+            self.asked_anew = False
+            return None
+        problem = self.kept.count_attempt(view.desired.hash, Problem(verdict.reason, message), view.now)
+        self._report(view=view, plan=made, problem=problem)
+        role = next((c.labels.get(names.ROLE) for c in view.containers if c.name == verdict.container), None)
+        if role in (names.MIGRATE, names.BOOTSTRAP, names.BACKUP):
+            self._execute((do.RemoveContainer("it failed", verdict.container, grace=0),), context, inventory)
+        return Outcome(after=max(0.0, self.kept.not_before - self.services.clock()))
+
+    def _with_log(self, verdict: Verdict, context: Context, inventory: Inventory) -> str:
+        if not verdict.container:
+            return verdict.message
+        try:
+            tail = inventory.host.engine.logs(verdict.container, tail=LOG_LINES).strip()
+        except HostError as error:
+            tail = f"(no log: {error.reason})"
+        tail = mask(tail, context.secrets)
+        room = MESSAGE_LIMIT - len(verdict.message) - 40
+        return f"{verdict.message}; its log ends: {tail[-room:]}" if tail else verdict.message
+
+    def _roll_back(self, view: View, made: Plan, context: Context, inventory: Inventory) -> Outcome | None:
+        failure = view.record.failure
+        reason = "UpgradeRolledBack" if view.outdated else "UpgradeFailed"
+        problem = Problem(reason, f"step {failure.step}: {failure.message}" if failure else "", stalled=True)
+        self._report(view=view, plan=made, problem=problem)
+        if not made.undo:
+            return DONE
+        self._execute(made.undo, context, inventory)
+        if len(made.undo) == 1:
+            self._event("Warning", reason, "the previous version serves; the change was taken back")
+        return None
+
+    def _host_failed(self, error: HostError) -> Outcome:
+        log.warning("host of %s: %s", self.key, error)
+        if isinstance(error, HostUnreachable) or not error.retryable:
+            self.services.wake_server(self.server_key)
+            problem = Problem("ServerNotReady", str(error)[:MESSAGE_LIMIT])
+        else:
+            problem = Problem(error.reason, str(error)[:MESSAGE_LIMIT])
+        self._report(problem=problem)
+        return Outcome(failed=True)
+
+    # -- telling -----------------------------------------------------------------------------------------------
+
+    def _url(self) -> str:
+        spec, server = self.instance.spec, self.services.store.server(self.server_key)
+        if spec is None or server is None or server.spec is None:
+            return ""
+        try:
+            return desired.url(spec, server.spec)
+        except SpecError:
+            return ""
+
+    def _report(
+        self,
+        *,
+        view: View | None = None,
+        plan: Plan | None = None,
+        problem: Problem | None = None,
+        drift: str = "",
+        backup: BackupRecord | None = None,
+        failure: FailureRecord | None = None,
+    ) -> Outcome:
+        situation = Situation(
+            generation=self.instance.generation,
+            now=self.services.clock(),
+            server=server_name(self.instance),
+            url=self._url(),
+            view=view,
+            plan=plan,
+            problem=problem,
+            drift=drift,
+            backup=backup,
+            failure=failure,
+            quota=self.services.quota(self.instance),
+            reconcile_token=self.instance.reconcile_token,
+        )
+        return self.services.report(self.instance, situation)
+
+    def _event(self, type_: str, reason: str, message: str) -> None:
+        self.services.cluster.event(self.instance.ref, type_, reason, message)  # type: ignore[arg-type]

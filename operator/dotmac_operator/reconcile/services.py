@@ -1,0 +1,65 @@
+"""What every part of a reconciler works with, and how an Instance's status is written."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dotmac_crds.instance import InstanceStatus, QuotaStatus
+from dotmac_operator.core.status import Problem, Situation, compute
+from dotmac_operator.reconcile.context import Contexts, NotYet
+from dotmac_operator.reconcile.hosts import Hosts
+from dotmac_operator.reconcile.ports import DONE, Body, Cluster, Outcome
+from dotmac_operator.reconcile.store import Instance, Store
+
+LOOK_AGAIN = 30.0
+"""Seconds after which something that is not there yet is looked for again, although its arrival wakes us too."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """The ports and the shared state."""
+
+    store: Store
+    cluster: Cluster
+    hosts: Hosts
+    contexts: Contexts
+    wake_server: Callable[[str], None]
+    """Called with the key of a Server that should be looked at."""
+    clock: Callable[[], float] = time.time
+
+    def report(self, instance: Instance, situation: Situation) -> Outcome:
+        """Writes the status when it differs from the last known one."""
+        found = self.store.instance(instance.key)
+        current = found if found is not None and found.ref.uid == instance.ref.uid else instance
+        self.write(current, compute(current.status, situation))
+        return DONE
+
+    def write(self, instance: Instance, status: InstanceStatus) -> None:
+        if status != instance.status:  # a steady fleet writes nothing
+            self.take(self.cluster.apply_status(instance.ref, status.to_wire()))
+
+    def take(self, body: Body | None) -> None:
+        """Keeps what a write returned, so that the next pass does not read an older version from the watch."""
+        if body is not None:
+            self.store.put(body)
+
+    def not_yet(self, instance: Instance, problem: NotYet) -> Outcome:
+        """Tells what an Instance waits for."""
+        found = self.store.instance(instance.key) or instance
+        told = Problem(problem.reason, str(problem), stalled=problem.stalled)
+        situation = Situation(
+            found.generation,
+            self.clock(),
+            problem=told,
+            reconcile_token=found.reconcile_token,
+            quota=self.quota(found),
+        )
+        self.report(found, situation)
+        return Outcome(after=LOOK_AGAIN)
+
+    def quota(self, instance: Instance) -> QuotaStatus | None:
+        """What the Instance's plan grants."""
+        plan = self.store.instance_class(instance.spec.class_ref.name) if instance.spec else None
+        if plan is None or plan.spec is None:
+            return None
+        return QuotaStatus(max_users=plan.spec.quotas.max_users, max_storage=plan.spec.quotas.max_storage)
