@@ -137,9 +137,12 @@ class Api:
 
     def _openapi_v2(self, request: Request) -> Response:
         accept = request.headers.get("accept", "*/*")
+        if any(media_type in accept for media_type in openapi.V2_PROTOBUF):
+            if "v2 protobuf" not in self._documents:
+                self._documents["v2 protobuf"] = openapi.encode(openapi.swagger(self.registry))
+            return Response(200, self._documents["v2 protobuf"], openapi.V2_PROTOBUF[1])
         if not any(kind in accept for kind in ("json", "*/*", "application/*")):
-            # kubectl asks for protobuf alone first and goes on without it when it is refused like this.
-            raise not_acceptable(["application/json"])
+            raise not_acceptable(["application/json", openapi.V2_PROTOBUF[0]])
         if "v2" not in self._documents:
             self._documents["v2"] = http.document(200, openapi.swagger(self.registry))
         return Response(200, self._documents["v2"].body)
