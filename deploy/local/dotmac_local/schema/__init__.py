@@ -7,10 +7,11 @@ from typing import Any
 
 from dotmac_local.schema import causes, pruning
 from dotmac_local.schema.causes import Cause
+from dotmac_local.schema.cel.rules import compile_places, run
 from dotmac_local.schema.crd import check_crd
 from dotmac_local.schema.listtypes import list_duplicates
 from dotmac_local.schema.metadata import OBJECT_META
-from dotmac_local.schema.node import Node, compile_node, zero_value
+from dotmac_local.schema.node import MISSING, Node, compile_node, zero_value
 from dotmac_local.schema.ratcheting import untouched
 from dotmac_local.schema.validation import Finding, compile_checks
 
@@ -40,7 +41,7 @@ class Schema:
         self.node: Node = compile_node(openapi, null_defaults=self.typed)
         self.node.properties["metadata"] = compile_node(OBJECT_META)
         self._checks = compile_checks(openapi)
-        self.has_rules = _has_rules(openapi)
+        self._rules = compile_places(self.node)
 
     def prune(self, obj: dict[str, Any]) -> list[str]:
         """Drop unknown fields from `obj`, in place; returns their paths (`spec.bogus`, `spec.ports[0].bogus`)."""
@@ -69,8 +70,11 @@ class Schema:
             found = [finding for finding in found if not untouched(obj, old, self.node, finding.owner)]
         refused = [*before, *(finding.cause for finding in found)]
         refused += self._duplicates(obj, old)
-        if self.has_rules and any(cause.reason in _BLOCKING for cause in refused):
-            refused.append(RULES_SKIPPED)
+        if self._rules is not None:
+            if any(cause.reason in _BLOCKING for cause in refused):
+                refused.append(RULES_SKIPPED)
+            else:
+                run(self._rules, obj, MISSING if old is None else old, refused)
         return refused
 
     def _duplicates(self, obj: dict[str, Any], old: dict[str, Any] | None) -> list[Cause]:
@@ -83,10 +87,3 @@ class Schema:
             if before:
                 return []
         return repeated
-
-
-def _has_rules(openapi: dict[str, Any]) -> bool:
-    below = [*(openapi.get("properties") or {}).values(), openapi.get("items"), openapi.get("additionalProperties")]
-    return bool(openapi.get("x-kubernetes-validations")) or any(
-        _has_rules(child) for child in below if isinstance(child, dict)
-    )
