@@ -1,7 +1,7 @@
 """(old status, view, plan, outcome) -> new status of an Instance. Computed in one place, on failures too."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dotmac_crds.base import Condition, LocalSecretRef
 from dotmac_crds.instance import (
@@ -58,6 +58,8 @@ class Situation:
     reconcile_token: str | None = None
     backup: BackupRecord | None = None
     drift: str = ""
+    progress: str = ""
+    """How far the current step's long action is."""
     failure: FailureRecord | None = None
 
 
@@ -173,7 +175,8 @@ def _steps(old: Iterable[StepStatus], plan: Plan, situation: Situation) -> list[
     made = []
     for name, verdict in plan.verdicts:
         problem = situation.problem if name == current else None
-        made.append(_step(before.get(name), name, verdict, current == name, problem, rfc3339(situation.now)))
+        told = verdict if name != current or not situation.progress else replace(verdict, message=situation.progress)
+        made.append(_step(before.get(name), name, told, current == name, problem, rfc3339(situation.now)))
     return made
 
 

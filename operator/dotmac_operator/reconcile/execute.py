@@ -15,7 +15,7 @@ from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.desired import GeneratedKey
 from dotmac_operator.core.secret import SecretStr
 from dotmac_operator.hosts.inventory import Inventory
-from dotmac_operator.hosts.port import Conflict, Engine, EngineError, HostError, NotFound
+from dotmac_operator.hosts.port import Conflict, Engine, EngineError, HostError, NotFound, Progress
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.ports import Cluster, ObjectRef
 
@@ -65,12 +65,21 @@ def generate(key: GeneratedKey) -> SecretStr:
 class Executor:
     """Carries out the actions of one object on its host."""
 
-    def __init__(self, cluster: Cluster, hosts: Hosts, owner: ObjectRef, server_key: str, proxy_spec: Proxy) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        hosts: Hosts,
+        owner: ObjectRef,
+        server_key: str,
+        proxy_spec: Proxy,
+        progress: Progress | None = None,
+    ) -> None:
         self._cluster = cluster
         self._hosts = hosts
         self._owner = owner
         self._server_key = server_key
         self._proxy = proxy_spec
+        self._progress = progress or log.info
 
     def run(self, action: do.Action, inventory: Inventory, results: Results) -> None:
         """Carries out one action.
@@ -93,6 +102,8 @@ class Executor:
         elif isinstance(action, do.GenerateSecrets):
             values = {key.key: generate(key) for key in action.keys}
             self._cluster.write_credentials(self._owner, action.secret, values)
+        elif isinstance(action, do.PullImage):
+            engine.pull(action.reference, self._progress)
         elif isinstance(action, do.RunContainer):
             run_container(engine, action.container)
         elif isinstance(action, do.ProbeContainer):
@@ -195,7 +206,6 @@ def _create_network(engine: Engine, a: do.CreateNetwork) -> None:
 
 _SIMPLE: dict[type[do.Action], Callable[[Engine, Any], object]] = {
     do.LoadProxy: lambda engine, a: load_proxy(engine, a.config),
-    do.PullImage: lambda engine, a: engine.pull(a.reference, log.info),
     do.CreateNetwork: _create_network,
     do.CreateVolume: lambda engine, a: engine.create_volume(a.name, dict(a.labels)),
     do.StartContainer: lambda engine, a: engine.start_container(a.name),

@@ -14,18 +14,21 @@ from dotmac_operator.core.status import Problem, Situation
 from dotmac_operator.core.steps.base import Verdict
 from dotmac_operator.core.view import Probe, View
 from dotmac_operator.hosts.inventory import Inventory
-from dotmac_operator.hosts.port import HostError, HostUnreachable
+from dotmac_operator.hosts.port import HostError, HostUnreachable, Progress
+from dotmac_operator.logs import about
 from dotmac_operator.reconcile.context import Context, NotYet
 from dotmac_operator.reconcile.execute import Executor, Results
 from dotmac_operator.reconcile.kept import Kept
 from dotmac_operator.reconcile.ports import AGAIN, DONE, Gone, Outcome
-from dotmac_operator.reconcile.services import Services
+from dotmac_operator.reconcile.services import LOOK_AGAIN, Services
 from dotmac_operator.reconcile.store import Instance, server_name
 
 log = logging.getLogger(__name__)
 
 ROUNDS = 60
 """Rounds of one pass; a fresh deploy takes about 20. More means a step that undoes another, which must not spin."""
+PROGRESS_EVERY = 5.0
+"""Seconds between two writes of the progress of one action, such as a pull."""
 LOG_LINES = 20
 """Of a failed container, for the status."""
 
@@ -59,7 +62,8 @@ class Rollout:
             except NotYet as problem:
                 return self.services.not_yet(self.instance, problem)
             except SpecError as error:
-                return self._report(problem=Problem(error.reason, error.message, stalled=True))
+                self._report(problem=Problem(error.reason, error.message, stalled=True))
+                return Outcome(after=LOOK_AGAIN)  # it may be a Secret, which is not watched
             except HostError as error:
                 return self._host_failed(error)
             if outcome is not None:
@@ -90,7 +94,8 @@ class Rollout:
         if waiting is not None:
             return waiting
         if verdict.state == "act":
-            return self._act(view, made, verdict, context, inventory)
+            with about(step=name, host=context.server.key):
+                return self._act(view, made, verdict, context, inventory)
         if verdict.state == "wait":
             self._report(view=view, plan=made)
             return Outcome(after=verdict.after)
@@ -107,7 +112,9 @@ class Rollout:
         context = services.contexts.load(self.instance, spec)
         server = services.contexts.server_view(context.server)
         inventory = services.hosts.inventory(context.server.key)
-        if inventory is None or not server.ready:
+        if inventory is None:
+            raise NotYet("ServerNotReady", f"Server {server.name} was not reached yet")
+        if not server.ready:
             raise NotYet("ServerNotReady", f"Server {server.name} is not ready: {server.message}")
         record = self.instance.status
         if self.asked_anew:
@@ -138,7 +145,7 @@ class Rollout:
         self._note_drift(view, verdict)
         self._announce(view)
         self._report(view=view, plan=made)
-        results = self._execute(verdict.actions, context, inventory)
+        results = self._execute(verdict.actions, context, inventory, self._progress_of(view, made))
         now = self.services.clock()
         ids = {container.name: container.id for container in view.containers}
         for name, (ok, message) in results.probes.items():
@@ -152,11 +159,32 @@ class Rollout:
         unfinished = results.verified is False or any(not ok for ok, _ in results.probes.values())
         return Outcome(after=1.0) if unfinished else None
 
-    def _execute(self, actions: tuple[do.Action, ...], context: Context, inventory: Inventory) -> Results:
+    def _progress_of(self, view: View, made: Plan) -> Progress:
+        """Puts the progress of a long action into the status, at most every few seconds."""
+        last = 0.0
+
+        def tell(message: str) -> None:
+            nonlocal last
+            now = self.services.clock()
+            if now - last >= PROGRESS_EVERY:
+                last = now
+                self._report(view=view, plan=made, progress=message)
+
+        return tell
+
+    def _execute(
+        self,
+        actions: tuple[do.Action, ...],
+        context: Context,
+        inventory: Inventory,
+        progress: Progress | None = None,
+    ) -> Results:
         server = context.server
         assert server.spec is not None  # noqa: S101 - Contexts.load has looked
         services = self.services
-        executor = Executor(services.cluster, services.hosts, self.instance.ref, server.key, server.spec.proxy)
+        executor = Executor(
+            services.cluster, services.hosts, self.instance.ref, server.key, server.spec.proxy, progress
+        )
         results = Results()
         for action in actions:
             executor.run(action, inventory, results)
@@ -257,6 +285,7 @@ class Rollout:
         plan: Plan | None = None,
         problem: Problem | None = None,
         drift: str = "",
+        progress: str = "",
         backup: BackupRecord | None = None,
         failure: FailureRecord | None = None,
     ) -> Outcome:
@@ -269,6 +298,7 @@ class Rollout:
             plan=plan,
             problem=problem,
             drift=drift,
+            progress=progress,
             backup=backup,
             failure=failure,
             quota=self.services.quota(self.instance),
