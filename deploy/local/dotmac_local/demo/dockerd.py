@@ -37,7 +37,7 @@ class Dockerd:
         self.daemon = Daemon("dockerd", settings.runtime / "dockerd.started", settings.log)
 
     def command(self) -> list[str]:
-        """argv of dockerd; overlay2 and no configuration file, whatever this machine's own Docker is set to."""
+        """argv of dockerd; no configuration file, whatever this machine's own Docker is set to."""
         wanted = self.settings
         argv = [
             *wanted.prefix,
@@ -48,7 +48,7 @@ class Dockerd:
             f"--pidfile={wanted.runtime / 'dockerd.pid'}",
             f"--host=unix://{self.socket}",
             f"--group={wanted.group}",
-            "--storage-driver=overlay2",
+            f"--storage-driver={storage_driver(wanted.data)}",
             "--log-opt=max-size=10m",
             "--log-opt=max-file=2",
             *wanted.options,
@@ -140,6 +140,13 @@ class Dockerd:
         run([*self.settings.prefix, "ip", "link", "set", name, "up"])
 
 
+def storage_driver(data: Path) -> str:
+    """overlay2, or the slow vfs where the data would lie on an overlay already (inside a container)."""
+    existing = next(path for path in (data, *data.parents) if path.exists())
+    kind = run(["stat", "--file-system", "--format=%T", str(existing)]).strip()
+    return "vfs" if kind == "overlayfs" else "overlay2"
+
+
 def answers(engine_socket: Path) -> bool:
     """Whether a Docker Engine answers a ping on this UNIX socket within 2 s."""
     try:
@@ -176,6 +183,6 @@ def set_membership(user: str, group: str, *, member: bool) -> None:
         run(["gpasswd", "--add" if member else "--delete", user, group])
 
 
-def docker_client_version() -> str:
-    """What `docker --version` says; CommandFailed when there is no client."""
-    return run(["docker", "--version"]).strip()
+def socket_group(engine_socket: Path) -> str:
+    """Name of the group that owns an Engine's socket."""
+    return grp.getgrgid(engine_socket.stat().st_gid).gr_name
