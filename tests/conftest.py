@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 from tests.kits.dockerhost import DockerHost, docker_host
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTS = ROOT / ".local" / "test-hosts"

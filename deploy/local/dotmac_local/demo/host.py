@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from dotmac_local.demo import firewall
 from dotmac_local.demo.dockerd import Dockerd, DockerdSettings, answers, ensure_group, set_membership, socket_group
 from dotmac_local.demo.images import ARCHIVES, archive_name, find_archive
 from dotmac_local.demo.processes import attempt, end, mentioning, run
@@ -32,7 +33,8 @@ def choose_engine(settings: Settings) -> Settings:
         # A socket of group root would mean putting the demo's user into group root.
         if answers(found) and socket_group(found) != "root":
             return replace(settings, engine_socket=str(found.resolve()), own_engine=False, loaded=[])
-    return replace(settings, engine_socket=str(own_dockerd().socket), own_engine=True, loaded=[])
+    own = str(own_dockerd().socket)
+    return replace(settings, engine_socket=own, own_engine=True, loaded=[], network=firewall.remember())
 
 
 def start_engine(settings: Settings) -> None:
@@ -90,6 +92,7 @@ def remove(settings: Settings) -> list[str]:
     end(mentioning(str(RUNTIME / "sshd_config")), grace=2)
     if settings.own_engine:
         own_dockerd().remove()
+        firewall.restore(settings.network)
     elif answers(Path(settings.engine_socket)):
         left += _remove_objects(settings)
     else:

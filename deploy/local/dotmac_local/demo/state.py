@@ -39,6 +39,8 @@ class Settings:
     """CRDs that were not in the user's cluster before."""
     loaded: list[str] = field(default_factory=list)
     """Archives whose images the Engine has."""
+    network: dict[str, str] = field(default_factory=dict)
+    """The machine's network before our own dockerd; see firewall.py."""
     uids: list[str] = field(default_factory=list)
     """uids of the Server and the Instances: their objects in the Engine carry them as labels."""
 
