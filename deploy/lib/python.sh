@@ -75,7 +75,7 @@ install_locked() {
     if "$poetry" install --no-interaction --all-groups > "$log" 2>&1; then
         return 0
     fi
-    say "poetry install failed ($(grep -m 1 -oiE '[a-z]*error[^.]*|not found[^.]*' "$log" | head -c 90 || true)); trying the same locked versions with pip"
+    say "poetry install failed ($(grep -m 1 -oE 'Unable to find.*|[A-Za-z]+Error.*' "$log" | head -c 90 || true)); trying the same locked versions with pip"
     wanted=$(mktemp)
     if ! { "$poetry" export -q --all-groups --format requirements.txt --output "$wanted" \
         && "$root/.venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes --requirement "$wanted" \
