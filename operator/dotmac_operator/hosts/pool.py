@@ -23,7 +23,7 @@ from dotmac_operator.hosts.port import (
 )
 from dotmac_operator.hosts.probe import HttpProbe, get_status
 from dotmac_operator.hosts.shell import DF, command_line, parse_df
-from dotmac_operator.hosts.ssh import ChannelStream, SshTimes, SshTransport, connect, load_private_key
+from dotmac_operator.hosts.ssh import ChannelStream, SessionsUsedUp, SshTimes, SshTransport, connect, load_private_key
 from dotmac_operator.hosts.stream import feeding
 
 Observer = Callable[[str, str, float, bool], None]
@@ -82,6 +82,7 @@ class SshHost:
         self._connecting = threading.Lock()
         self._lock = threading.Lock()
         self._live: SshTransport | None = None
+        self._retired: list[SshTransport] = []
         self._last_failure: tuple[float, HostError] | None = None
         self._channels = 0
         self._events = threading.BoundedSemaphore(1)
@@ -153,9 +154,8 @@ class SshHost:
             self._open_tcp(address, port, until).close()
 
     def _run(self, command: str, stdin: bytes, deadline: Deadline) -> ExecResult:
-        transport = self._transport(deadline)
         with self._room(deadline):
-            stream = transport.open_session(command, deadline, self._gone)
+            stream = self._session(command, deadline, self._gone)
         self.counted(execs=1)
         try:
             with feeding(stream, stdin):
@@ -191,14 +191,13 @@ class SshHost:
 
     def dial(self, deadline: Deadline, *, events: bool = False) -> ChannelStream:
         command = command_line(["docker", "system", "dial-stdio"], sudo=self._address.use_sudo)
-        transport = self._transport(deadline)
         if not events:
             with self._room(deadline):
-                return transport.open_session(command, deadline, self._gone)
+                return self._session(command, deadline, self._gone)
         if not self._events.acquire(timeout=min(5.0, deadline.remaining())):
             raise HostError(f"{self.name}: its event stream is already being read")
         try:
-            return transport.open_session(command, deadline, self._events.release)
+            return self._session(command, deadline, self._events.release)
         except BaseException:
             self._events.release()
             raise
@@ -216,6 +215,23 @@ class SshHost:
         self._engine.drop_idle()
 
     # ---- channels
+
+    def _session(self, command: str, deadline: Deadline, on_close: Callable[[], None]) -> ChannelStream:
+        transport = self._transport(deadline)
+        try:
+            return transport.open_session(command, deadline, on_close)
+        except SessionsUsedUp:
+            # A program that outlived its deadline holds its session until it ends: leave it that connection.
+            self._retire(transport)
+            return self._transport(deadline).open_session(command, deadline, on_close)
+
+    def _retire(self, transport: SshTransport) -> None:
+        with self._lock:
+            if self._live is transport:
+                self._live = None
+            self._retired = [each for each in self._retired if each.alive and each is not transport] + [transport]
+        self._engine.drop_idle()
+        transport.retire()
 
     @contextmanager
     def _room(self, deadline: Deadline) -> Iterator[None]:
@@ -323,6 +339,8 @@ class SshHost:
     def close(self) -> None:
         self._closing.set()
         self.distrust()
+        for retired in self._retired:
+            retired.close()
 
 
 def _read_both(stream: ChannelStream) -> tuple[bytes, bytes]:

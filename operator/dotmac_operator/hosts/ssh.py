@@ -187,12 +187,19 @@ class ChannelStream:
             said += data[: max(0, limit - len(said))]
 
 
+class SessionsUsedUp(HostUnreachable):
+    """sshd refuses another session on this connection; it counts them per connection."""
+
+
 class SshTransport:
     """An authenticated connection. `host_key` is the OpenSSH line of the key that the host proved to hold."""
 
     def __init__(self, transport: paramiko.Transport, host_key: str, name: str) -> None:
         self._transport = transport
         self._name = name
+        self._lock = threading.Lock()
+        self._streams = 0
+        self._retired = False
         self.host_key = host_key
 
     @property
@@ -202,6 +209,28 @@ class SshTransport:
     def close(self) -> None:
         self._transport.close()
 
+    def retire(self) -> None:
+        """Closes it once its last stream is closed; nothing new is started on it."""
+        with self._lock:
+            self._retired = True
+            idle = self._streams == 0
+        if idle:
+            self.close()
+
+    def _stream(self, channel: paramiko.Channel, deadline: Deadline, on_close: Callable[[], None]) -> ChannelStream:
+        with self._lock:
+            self._streams += 1
+
+        def closed() -> None:
+            on_close()
+            with self._lock:
+                self._streams -= 1
+                last = self._retired and self._streams == 0
+            if last:
+                self.close()
+
+        return ChannelStream(channel, deadline, closed)
+
     def open_session(self, command: str, deadline: Deadline, on_close: Callable[[], None]) -> ChannelStream:
         """Starts `command` (made by `shell.command_line`) on a channel of its own."""
         try:
@@ -210,12 +239,12 @@ class SshTransport:
                 channel.exec_command(command)  # Closes the channel itself when it is refused.
         except paramiko.ChannelException as error:
             self._raise_if_lost(error)
-            raise HostUnreachable(
+            raise SessionsUsedUp(
                 f"{self._name}: sshd refuses another session ({error.text}): raise MaxSessions to 10 in sshd_config"
             ) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise self._failed(error, deadline) from error
-        return ChannelStream(channel, deadline, on_close)
+        return self._stream(channel, deadline, on_close)
 
     def open_tcp(self, address: str, port: int, deadline: Deadline, on_close: Callable[[], None]) -> ChannelStream:
         """A connection from the host to an address as the host sees it (`direct-tcpip`)."""
@@ -235,7 +264,7 @@ class SshTransport:
             if self.alive:
                 raise ProbeRefused(f"{self._name}: {address} port {port} does not answer in time") from error
             raise self._failed(error, deadline) from error
-        return ChannelStream(channel, deadline, on_close)
+        return self._stream(channel, deadline, on_close)
 
     def _raise_if_lost(self, error: Exception) -> None:
         if not self.alive:

@@ -14,6 +14,7 @@ from dotmac_operator.hosts.hostkeys import fingerprint, key_blob
 from dotmac_operator.hosts.pool import SshHostPool, SshSettings
 from dotmac_operator.hosts.port import (
     AuthenticationFailed,
+    DeadlineExceeded,
     DockerAbsent,
     DockerNotPermitted,
     ForwardingRefused,
@@ -259,3 +260,16 @@ def test_a_host_without_forwarding(connect, host, monkeypatch):
     finally:
         host.restart_sshd()
     connect().tcp(host.address, host.port)
+
+
+def test_programs_that_outlive_their_deadline_do_not_use_up_sshd(sleeper):
+    host, name = sleeper
+    # sshd frees a session (MaxSessions is 10) when its process ends, and this exec's ends with the program.
+    for _ in range(11):
+        with pytest.raises(DeadlineExceeded):
+            host.engine.exec(name, ["sleep", "90"], deadline=0.5)
+    assert host.engine.exec(name, ["true"]).exit_code == 0
+    for _ in range(11):
+        with pytest.raises(DeadlineExceeded):
+            host.run(["sleep", "90"], deadline=0.2)
+    assert host.run(["true"]).exit_code == 0
