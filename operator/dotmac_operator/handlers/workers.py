@@ -50,12 +50,8 @@ class Workers:
         if place not in self._tasks:
             self._tasks[place] = asyncio.get_running_loop().create_task(self._run(kind, key), name=f"{kind} {key}")
 
-    def forget(self, kind: str, key: str) -> None:
-        """The object is gone: its task ends after the pass that may be running."""
-        task = self._tasks.pop((kind, key), None)
-        self._flags.pop((kind, key), None)
-        if task is not None:
-            task.cancel()
+    def _forget(self, kind: str, key: str) -> None:
+        del self._tasks[(kind, key)], self._flags[(kind, key)]
 
     async def stop(self) -> None:
         """No new passes; those that run are waited for by whoever owns the pool."""
@@ -72,6 +68,9 @@ class Workers:
             await asyncio.sleep(COALESCE)
             flag.clear()
             outcome = await self._pass(kind, key)
+            if outcome.gone and not flag.is_set():
+                self._forget(kind, key)
+                return
             failures = failures + 1 if outcome.failed else 0
             delay = self._delay(outcome, failures)
             try:

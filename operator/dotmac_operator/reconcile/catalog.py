@@ -9,7 +9,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from dotmac_crds.instanceclass import InstanceClassStatus
 from dotmac_crds.release import ReleaseSpec, ReleaseStatus
 from dotmac_operator.core.conditions import condition, merge
-from dotmac_operator.reconcile.ports import DONE, Cluster, Gone, Outcome
+from dotmac_operator.reconcile.ports import DONE, GONE, Cluster, Gone, Outcome
 from dotmac_operator.reconcile.store import Resource, Store
 
 
@@ -23,15 +23,15 @@ class CatalogReconciler:
 
     def release(self, name: str) -> Outcome:
         found = self._store.release(name)
-        if found is None or found.deleting:
-            return DONE
+        if found is None:
+            return GONE
         error = found.error or (_bad_ranges(found.spec) if found.spec else "")
         return self._report(found, error, ReleaseStatus)
 
     def instance_class(self, name: str) -> Outcome:
         found = self._store.instance_class(name)
-        if found is None or found.deleting:
-            return DONE
+        if found is None:
+            return GONE
         return self._report(found, found.error, InstanceClassStatus)
 
     def _report(
@@ -43,7 +43,7 @@ class CatalogReconciler:
         )
         conditions = merge(found.status.conditions, made, found.generation, self._clock())
         status = model(observed_generation=found.generation, conditions=conditions)
-        if status != found.status:
+        if status != found.status and not found.deleting:
             try:
                 self._store.put(self._cluster.apply_status(found.ref, status.to_wire()))
             except Gone:

@@ -7,7 +7,7 @@ from dotmac_operator.core.conditions import is_true
 from dotmac_operator.core.removal import Departing, plan_removal
 from dotmac_operator.core.status import Situation
 from dotmac_operator.hosts.port import HostError
-from dotmac_operator.reconcile.execute import Executor, Results
+from dotmac_operator.reconcile.execute import Executor, Results, Site
 from dotmac_operator.reconcile.ports import DONE, Outcome
 from dotmac_operator.reconcile.services import Services
 from dotmac_operator.reconcile.store import Instance, server_name
@@ -68,7 +68,9 @@ class Departure:
         )
         told = f"being removed from Server {server}"
         self._services.report(instance, Situation(instance.generation, self._services.clock(), deleting=told))
-        executor = Executor(self._services.cluster, self._services.hosts, instance.ref, found.key, found.spec.proxy)
+        executor = Executor(
+            self._services.cluster, self._services.hosts, Site(instance.ref, found.key, found.spec.proxy)
+        )
         try:
             for _ in range(ROUNDS):
                 actions = plan_removal(going, inventory.facts())

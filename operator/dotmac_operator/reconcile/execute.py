@@ -62,23 +62,23 @@ def generate(key: GeneratedKey) -> SecretStr:
     return SecretStr("".join(secrets.choice(_ALPHABETS[key.alphabet]) for _ in range(key.length)))
 
 
+@dataclass(frozen=True)
+class Site:
+    """Whose actions these are, and where they are carried out."""
+
+    owner: ObjectRef
+    server_key: str
+    proxy: Proxy
+
+
 class Executor:
     """Carries out the actions of one object on its host."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        hosts: Hosts,
-        owner: ObjectRef,
-        server_key: str,
-        proxy_spec: Proxy,
-        progress: Progress | None = None,
-    ) -> None:
+    def __init__(self, cluster: Cluster, hosts: Hosts, site: Site, progress: Progress | None = None) -> None:
+        """`progress` hears of long actions, such as a pull; the log when it is None."""
         self._cluster = cluster
         self._hosts = hosts
-        self._owner = owner
-        self._server_key = server_key
-        self._proxy = proxy_spec
+        self._site = site
         self._progress = progress or log.info
 
     def run(self, action: do.Action, inventory: Inventory, results: Results) -> None:
@@ -101,7 +101,7 @@ class Executor:
             simple(engine, action)
         elif isinstance(action, do.GenerateSecrets):
             values = {key.key: generate(key) for key in action.keys}
-            self._cluster.write_credentials(self._owner, action.secret, values)
+            self._cluster.write_credentials(self._site.owner, action.secret, values)
         elif isinstance(action, do.PullImage):
             engine.pull(action.reference, self._progress)
         elif isinstance(action, do.RunContainer):
@@ -110,7 +110,7 @@ class Executor:
             results.probes[action.name] = _probe(inventory, action)
         elif isinstance(action, do.SetRoute):
             route = action.route
-            self._change_proxy(inventory, lambda config: proxy.with_route(config, route, self._proxy))
+            self._change_proxy(inventory, lambda config: proxy.with_route(config, route, self._site.proxy))
         elif isinstance(action, do.RemoveRoute):
             owner = action.owner
             self._change_proxy(inventory, lambda config: proxy.without_route(config, owner))
@@ -124,17 +124,17 @@ class Executor:
     def _change_proxy(self, inventory: Inventory, change: Callable[[proxy.Config], proxy.Config]) -> None:
         """Reads, changes and loads the configuration; one at a time for each host, so that no route is lost."""
         engine = inventory.host.engine
-        with self._hosts.routing(self._server_key):
+        with self._hosts.routing(self._site.server_key):
             try:
                 current = proxy.parse(engine.read_file(names.PROXY_CONTAINER, proxy.AUTOSAVE).decode())
             except NotFound:
                 current = None
-            load_proxy(engine, change(current or proxy.base_config(self._proxy)))
+            load_proxy(engine, change(current or proxy.base_config(self._site.proxy)))
 
     def _verify(self, inventory: Inventory, action: do.VerifyRoute) -> tuple[bool, str]:
-        bind = self._proxy.bind_address
+        bind = self._site.proxy.bind_address
         address = "127.0.0.1" if bind == "0.0.0.0" else bind  # noqa: S104 - compared, not bound
-        port = self._proxy.https_port if action.tls else self._proxy.http_port
+        port = self._site.proxy.https_port if action.tls else self._site.proxy.http_port
         sni = action.host if action.tls else None
         try:
             status = inventory.host.http(address, port, action.path, headers={"Host": action.host}, tls_server_name=sni)

@@ -10,7 +10,7 @@ from dotmac_operator.reconcile.context import Contexts, NotYet
 from dotmac_operator.reconcile.departure import Departure
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.kept import Kept
-from dotmac_operator.reconcile.ports import DONE, Cluster, Gone, Outcome
+from dotmac_operator.reconcile.ports import DONE, GONE, Cluster, Gone, Outcome
 from dotmac_operator.reconcile.rollout import Rollout
 from dotmac_operator.reconcile.services import Services
 from dotmac_operator.reconcile.store import Instance, Store
@@ -37,7 +37,7 @@ class InstanceReconciler:
         """One pass. Every expected failure ends in the status; only bugs leave as exceptions."""
         instance = self._services.store.instance(key)
         if instance is None:
-            return DONE
+            return GONE
         try:
             return self._reconcile(instance)
         except Gone:

@@ -63,7 +63,10 @@ class Outcome:
     """Seconds; None: with the next resync."""
     failed: bool = False
     """True: `after` is left to the caller's backoff."""
+    gone: bool = False
+    """True: there is nothing left to reconcile under this key."""
 
 
 DONE = Outcome()
+GONE = Outcome(gone=True)
 AGAIN = Outcome(after=0.0)

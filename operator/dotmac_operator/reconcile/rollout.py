@@ -17,7 +17,7 @@ from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostError, HostUnreachable, Progress
 from dotmac_operator.logs import about
 from dotmac_operator.reconcile.context import Context, NotYet
-from dotmac_operator.reconcile.execute import Executor, Results
+from dotmac_operator.reconcile.execute import Executor, Results, Site
 from dotmac_operator.reconcile.kept import Kept
 from dotmac_operator.reconcile.ports import AGAIN, DONE, Gone, Outcome
 from dotmac_operator.reconcile.services import LOOK_AGAIN, Services
@@ -182,9 +182,8 @@ class Rollout:
         server = context.server
         assert server.spec is not None  # noqa: S101 - Contexts.load has looked
         services = self.services
-        executor = Executor(
-            services.cluster, services.hosts, self.instance.ref, server.key, server.spec.proxy, progress
-        )
+        site = Site(self.instance.ref, server.key, server.spec.proxy)
+        executor = Executor(services.cluster, services.hosts, site, progress)
         results = Results()
         for action in actions:
             executor.run(action, inventory, results)

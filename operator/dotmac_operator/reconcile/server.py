@@ -13,9 +13,9 @@ from dotmac_operator.core.server import HostProblem, ServerSituation, compute, p
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostAddress, HostError
 from dotmac_operator.reconcile.context import Contexts
-from dotmac_operator.reconcile.execute import Executor, Results
+from dotmac_operator.reconcile.execute import Executor, Results, Site
 from dotmac_operator.reconcile.hosts import Hosts
-from dotmac_operator.reconcile.ports import DONE, Cluster, Gone, Outcome
+from dotmac_operator.reconcile.ports import DONE, GONE, Cluster, Gone, Outcome
 from dotmac_operator.reconcile.store import Server, Store
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class ServerReconciler:
         server = self._store.server(key)
         if server is None:
             self._hosts.detach(key)
-            return DONE
+            return GONE
         try:
             return self._reconcile(server)
         except Gone:
@@ -123,7 +123,7 @@ class ServerReconciler:
     def _keep_proxy(
         self, server: Server, spec: ServerSpec, inventory: Inventory, situation: ServerSituation
     ) -> ServerSituation:
-        executor = Executor(self._cluster, self._hosts, server.ref, server.key, spec.proxy)
+        executor = Executor(self._cluster, self._hosts, Site(server.ref, server.key, spec.proxy))
         image = proxy.container(spec, server.ref.uid).image
         for _ in range(ROUNDS):
             facts = inventory.facts([image])
