@@ -227,7 +227,10 @@ class Api:
                 "items": items,
             }
             return http.document(200, content, form)
-        return http.document(200, read.render_list(resource, page), form)
+        parts = read.render_list(resource, page)
+        if form.media_type != "application/json":
+            return http.document(200, b"".join(parts), form)
+        return Response(200, b"", form.content_type, parts=parts)
 
     async def _get(self, request: Request, route: Route, form: Form) -> Response:
         target = route.target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
+from itertools import batched
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -15,6 +16,9 @@ from dotmac_local.server.negotiation import Form
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+# How many parts are sent at once.
+_BATCH = 64
+
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
@@ -60,12 +64,13 @@ class Request:
 
 @dataclass
 class Response:
-    """An answer that is complete."""
+    """An answer that is complete. A long one comes in `parts`, which go out before `body`."""
 
     code: int
     body: bytes
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
+    parts: list[bytes] = field(default_factory=list)
 
 
 @dataclass
@@ -91,9 +96,14 @@ def text(code: int, content: str) -> Response:
 
 
 async def send_response(send: Send, response: Response) -> None:
-    headers = [(b"content-type", response.content_type.encode()), (b"content-length", str(len(response.body)).encode())]
+    length = len(response.body) + sum(len(part) for part in response.parts)
+    headers = [(b"content-type", response.content_type.encode()), (b"content-length", str(length).encode())]
     headers += [(name.lower().encode(), _header(value)) for name, value in response.headers.items()]
     await send({"type": "http.response.start", "status": response.code, "headers": headers})
+    # A list of a large fleet is never in memory as one document: its objects go out in batches, as fast as they are
+    # read.
+    for batch in batched(response.parts, _BATCH):
+        await send({"type": "http.response.body", "body": b"".join(batch), "more_body": True})
     await send({"type": "http.response.body", "body": response.body})
 
 

@@ -24,6 +24,9 @@ Key = tuple[str, str]
 """Namespace ("" for cluster-scoped objects) and name."""
 
 
+_NONE: dict[str, str] = {}
+
+
 class TooOld(Exception):
     """The history from the asked resourceVersion on is compacted away: list again (410 Expired)."""
 
@@ -59,7 +62,7 @@ class Revision:
     data: bytes
     previous: Revision | None = None
     created: bool = False
-    _meta: dict[str, Any] | None = None
+    _labels: dict[str, str] | None = None
 
     @property
     def key(self) -> Key:
@@ -78,9 +81,9 @@ class Revision:
     @property
     def labels(self) -> dict[str, str]:
         """The labels, parsed once: selectors look at them for every watcher and list."""
-        if self._meta is None:
-            self._meta = self.load()["metadata"].get("labels") or {}
-        return self._meta
+        if self._labels is None:
+            self._labels = self.load()["metadata"].get("labels") or _NONE
+        return self._labels
 
 
 def _row(revision: Revision) -> Row:
@@ -205,8 +208,10 @@ class Store:
         meta = obj["metadata"]
         meta["resourceVersion"] = str(rv)
         namespace, name = meta.get("namespace", ""), meta["name"]
-        revision = Revision(rv, storage, namespace, name, deleted, tag, orjson.dumps(obj))
-        revision._meta = meta.get("labels") or {}
+        # orjson hands out buffers several times as long as what is in them; a copy holds only that.
+        data = bytes(memoryview(orjson.dumps(obj)))
+        revision = Revision(rv, storage, namespace, name, deleted, tag, data)
+        revision._labels = meta.get("labels") or _NONE
         self.head = rv
         self._remember(revision)
         self._pending.append(revision)

@@ -227,16 +227,22 @@ def list_head(resource: ResourceType, page: Page) -> dict[str, Any]:
     return meta
 
 
-def render_list(resource: ResourceType, page: Page) -> bytes:
-    """The list document, put together from the stored bytes."""
-    if resource.custom:
-        items = [views.as_bytes(revision, resource) for revision in page.revisions]
-    else:
-        prefix = views.item_prefix(resource)
-        items = [b"{" + views.as_bytes(revision, resource).removeprefix(prefix) for revision in page.revisions]
-    return b'{"kind":%s,"apiVersion":%s,"metadata":%s,"items":[%s]}\n' % (
+def render_list(resource: ResourceType, page: Page) -> list[bytes]:
+    """The list document in parts, put together from the stored bytes."""
+    head = b'{"kind":%s,"apiVersion":%s,"metadata":%s,"items":[' % (
         orjson.dumps(resource.list_kind),
         orjson.dumps(resource.api_version),
         orjson.dumps(list_head(resource, page)),
-        b",".join(items),
     )
+    parts = [head]
+    prefix = views.item_prefix(resource)
+    for index, revision in enumerate(page.revisions):
+        item = views.as_bytes(revision, resource)
+        if not resource.custom:
+            # Built-in kinds leave apiVersion and kind out of the items of a list.
+            item = b"{" + item.removeprefix(prefix)
+        if index:
+            parts.append(b",")
+        parts.append(item)
+    parts.append(b"]}\n")
+    return parts
