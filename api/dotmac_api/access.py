@@ -8,6 +8,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.security import APIKeyHeader, HTTPBearer
 
+from dotmac_api import context
 from dotmac_api.errors import Forbidden, Unauthorized
 from dotmac_api.principal import Principal
 from dotmac_api.rbac.catalogue import PERMISSION_KEYS
@@ -36,6 +37,7 @@ async def authenticate(request: Request) -> Principal:
     else:
         raise Unauthorized("send an access token: Authorization: Bearer ...")
     request.state.principal = principal
+    context.person.set(principal.name)
     return principal
 
 

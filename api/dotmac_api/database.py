@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Request
 from sqlalchemy import DateTime, MetaData, Text, func
@@ -41,12 +41,12 @@ class Identified:
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid(), sort_order=-1)
 
 
-def make_engine(settings: Settings, **options: Any) -> AsyncEngine:
+def make_engine(settings: Settings, pool_size: int | None = None) -> AsyncEngine:
     """An engine with a bounded pool, UTC, and a deadline on connecting and on every statement."""
     milliseconds = int(settings.database_timeout * 1000)
     return create_async_engine(
         settings.database_url.get_secret_value(),
-        pool_size=settings.database_pool,
+        pool_size=pool_size or settings.database_pool,
         max_overflow=0,
         pool_timeout=settings.database_timeout,
         pool_pre_ping=False,
@@ -56,7 +56,6 @@ def make_engine(settings: Settings, **options: Any) -> AsyncEngine:
             "options": f"-c timezone=UTC -c statement_timeout={milliseconds * 2} -c lock_timeout={milliseconds}",
         },
         hide_parameters=True,
-        **options,
     )
 
 

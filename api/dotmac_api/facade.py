@@ -8,9 +8,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from dotmac_api.auth.identity import Identity
+from dotmac_api.auth.opaque import KeyedHash
+from dotmac_api.auth.passwords import Passwords
 from dotmac_api.auth.tokens import TokenIssuer
 from dotmac_api.database import Sessions, make_engine, make_sessions
+from dotmac_api.domains.store import SettingsStore
+from dotmac_api.ratelimit import AuthLimits
 from dotmac_api.settings import Settings
+from dotmac_api.vault import Vault
 
 # Returns facts to show (such as a lag in seconds); raises when the part is not ready, the message naming why.
 ReadinessCheck = Callable[[], Awaitable[dict[str, object]]]
@@ -22,15 +27,23 @@ class Facade:
 
     settings: Settings
     engine: AsyncEngine
+    side_engine: AsyncEngine
     sessions: Sessions
     redis: Redis
     tokens: TokenIssuer
     identity: Identity
+    vault: Vault
+    hashes: KeyedHash
+    domains: SettingsStore
+    limits: AuthLimits
+    passwords: Passwords
     checks: dict[str, ReadinessCheck] = field(default_factory=dict)
 
     async def close(self) -> None:
+        self.passwords.close()
         await self.redis.aclose()
         await self.engine.dispose()
+        await self.side_engine.dispose()
 
 
 def build_facade(settings: Settings) -> Facade:
@@ -44,7 +57,25 @@ def build_facade(settings: Settings) -> Facade:
         socket_connect_timeout=settings.redis_timeout,
         max_connections=64,
     )
-    facade = Facade(settings, engine, sessions, redis, TokenIssuer(settings), Identity(sessions, redis))
+    # Settings are read in the middle of requests that hold a connection already: with one pool for both, a full pool
+    # would wait for itself.
+    side_engine = make_engine(settings, pool_size=2)
+    vault = Vault(settings)
+    domains = SettingsStore(make_sessions(side_engine), vault, settings.overrides)
+    facade = Facade(
+        settings=settings,
+        engine=engine,
+        side_engine=side_engine,
+        sessions=sessions,
+        redis=redis,
+        tokens=TokenIssuer(settings),
+        identity=Identity(sessions, redis),
+        vault=vault,
+        hashes=KeyedHash(settings),
+        domains=domains,
+        limits=AuthLimits(settings, domains),
+        passwords=Passwords(settings.password_hash_concurrency),
+    )
 
     async def database() -> dict[str, object]:
         async with engine.connect() as connection:

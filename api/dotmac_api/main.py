@@ -7,6 +7,8 @@ from fastapi import APIRouter, FastAPI
 
 from dotmac_api import health
 from dotmac_api.access import assert_guarded
+from dotmac_api.audit.trail import AuditTrail
+from dotmac_api.auth import endpoints as auth
 from dotmac_api.errors import ERROR_RESPONSES, install_handlers
 from dotmac_api.facade import Facade, build_facade
 from dotmac_api.middleware import RequestContext
@@ -16,7 +18,7 @@ from dotmac_api.settings import Settings
 PREFIX = "/api/v1"
 
 # One line for each noun.
-ROUTERS: tuple[APIRouter, ...] = (people.router,)
+ROUTERS: tuple[APIRouter, ...] = (auth.router, people.router)
 
 
 @asynccontextmanager
@@ -44,6 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)
+    app.add_middleware(AuditTrail)
     app.add_middleware(RequestContext)
     assert_guarded(app)
     return app

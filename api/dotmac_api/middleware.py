@@ -9,6 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dotmac_api import context
+from dotmac_api.routes import route_template
 
 log = logging.getLogger("dotmac_api.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
@@ -46,13 +47,7 @@ class RequestContext:
             log.info(
                 "%s %s %d",
                 scope["method"],
-                _route_path(scope),
+                route_template(scope),
                 status,
                 extra={"milliseconds": round((time.perf_counter() - begun) * 1000, 2)},
             )
-
-
-def _route_path(scope: Scope) -> str:
-    """The template of the route, which holds no data of the request; `-` where none matched."""
-    route = scope.get("route")
-    return str(getattr(route, "path", "-"))

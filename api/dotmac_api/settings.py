@@ -3,15 +3,18 @@
 import base64
 import binascii
 import json
+import os
 import secrets
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from dotmac_api.domains.specs import SPECS, Value, ValueRefused
 
 PREFIX = "DOTMAC_API_"
 MIN_SECRET_BYTES = 32
@@ -57,17 +60,13 @@ class Settings(BaseSettings):
     redis_timeout: float = Field(default=0.5, gt=0, le=10)
     password_hash_concurrency: int = Field(default=2, ge=1, le=64)
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
-    cookie_secure: bool = Field(default=True, description="__Host- cookies; False only for plain http on a laptop")
     scheduler_enabled: bool = True
     log_format: Literal["json", "plain"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
-    smtp_host: str | None = None
-    smtp_port: int = Field(default=587, ge=1, le=65535)
-    smtp_username: str | None = None
-    smtp_password: SecretStr | None = None
-    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
-    smtp_from: str = "DotMac <no-reply@localhost>"
+    overrides: Annotated[dict[tuple[str, str], Any], NoDecode] = Field(
+        default_factory=dict, description="(domain, key) -> value of domain settings that the environment decides"
+    )
 
     kubeconfig: Path | None = Field(default=None, description="else the cluster's own service account")
     namespace: str = "default"
@@ -112,8 +111,8 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must be a redis://, rediss:// or unix:// URL")
+        if not value.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("must be a redis:// or rediss:// URL")
         return value
 
     @model_validator(mode="after")
@@ -138,10 +137,24 @@ class Settings(BaseSettings):
 def load_settings() -> Settings:
     """Settings from the environment, or SettingsRefused with one line for each variable that is missing or weak."""
     try:
-        return Settings()
+        return Settings(overrides=_overrides())
     except ValidationError as error:
         lines = [_complaint(e["loc"], e["type"], e["msg"]) for e in error.errors(include_input=False)]
         raise SettingsRefused("the facade cannot start:\n" + "\n".join(f"  {line}" for line in lines)) from None
+
+
+def _overrides() -> dict[tuple[str, str], Value]:
+    """Domain settings in the environment, such as DOTMAC_API_AUTH_JWT_ACCESS_TTL_MINUTES."""
+    found: dict[tuple[str, str], Value] = {}
+    for spec in SPECS:
+        name = f"{PREFIX}{spec.domain}_{spec.key}".upper()
+        if spec.fixed or name not in os.environ:
+            continue
+        try:
+            found[spec.domain, spec.key] = spec.parse(os.environ[name])
+        except ValueRefused as error:
+            raise SettingsRefused(f"the facade cannot start:\n  {name} {error}") from None
+    return found
 
 
 def _complaint(loc: tuple[int | str, ...], kind: str, message: str) -> str:

@@ -49,7 +49,6 @@ def make_settings(database_url: str, redis_url: str, **changes: Any) -> Settings
         "encryption_keys": Fernet.generate_key().decode(),
         "metrics_token": "metrics-token-of-the-tests",
         "scheduler_enabled": False,
-        "cookie_secure": True,
         **KEYS,
         **changes,
     }
