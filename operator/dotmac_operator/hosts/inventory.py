@@ -1,5 +1,6 @@
 """What is on a host, read by a few list calls for all of its Instances and kept fresh by the host's event stream."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -33,7 +34,9 @@ class Inventory:
         self._on_event = on_event
         self._lock = threading.Lock()
         self._kept: _Kept | None = None
+        self._marking = threading.Lock()
         self._dirty = 0
+        self._touched: set[str] = set()
         self._revision = 0
         self._streaming = False
         self._closed = threading.Event()
@@ -57,7 +60,27 @@ class Inventory:
 
     def invalidate(self) -> None:
         """The next read goes to the host: somebody has just changed something there."""
-        self._dirty += 1
+        self._mark("")
+
+    def _mark(self, container: str) -> None:
+        with self._marking:
+            self._dirty += 1
+            if container:
+                self._touched.add(container)
+
+    def _settled(self) -> int:
+        """The revision that a read from now on may claim.
+
+        The engine tells that a container died before its list shows it, both under the container's lock; an inspect
+        takes that lock, so after it the list is as new as the event. Source: moby, daemon/monitor.go.
+        """
+        with self._marking:
+            revision, touched = self._dirty, self._touched
+            self._touched = set()
+        for container in touched:
+            with contextlib.suppress(NotFound):
+                self.host.engine.inspect_container(container)
+        return revision
 
     def facts(self, images: Iterable[str] = ()) -> HostFacts:
         """The host as it is; `images` are the references to look for.
@@ -85,7 +108,7 @@ class Inventory:
 
     def _read(self) -> _Kept:
         engine = self.host.engine
-        revision = self._dirty  # before the first call: what changes meanwhile makes the next read go to the host again
+        revision = self._settled()  # before the lists: what changes meanwhile makes the next read go to the host again
         containers = tuple(engine.containers([names.MANAGED]))
         facts = HostFacts(
             revision=revision,
@@ -148,5 +171,5 @@ class Inventory:
         if event.type == "image":
             self._images.clear()
         if event.type in ("container", "network", "volume", "image"):
-            self.invalidate()
+            self._mark(event.actor_id if event.type == "container" and event.action != "destroy" else "")
             self._on_event(event)
