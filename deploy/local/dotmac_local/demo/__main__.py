@@ -65,7 +65,7 @@ def up(kubeconfig: Path | None) -> None:
     say("applied deploy/examples: Server demo, Release tryton, InstanceClass starter, Instances acme and osun-clinic")
     write_environment(settings)
     with part("the Instances", f"the operator's log is {OPERATOR.log}"):
-        Progress(cluster, OPERATOR).wait(READY_WITHIN)
+        Progress(cluster, OPERATOR, control.request_reconcile(cluster)).wait(READY_WITHIN)
         for name in INSTANCES:
             url = log_in(cluster, name, proxy_url(settings))
             say(f"logged in to {name} through the proxy: {url}", style="bold green")

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dotmac_local.demo.state import CONTROL_PLANE, EXAMPLES, Settings
 
 NAMESPACE = "default"
 API_VERSION = "platform.dotmac.io/v1alpha1"
+RECONCILE_REQUESTED_AT = "platform.dotmac.io/reconcile-requested-at"
 FIELD_MANAGER = "dotmac-demo"
 INSTANCES = ("acme", "osun-clinic")
 SERVER = "demo"
@@ -174,13 +176,25 @@ def example_objects(settings: Settings, sshd: Sshd) -> list[Object]:
 
 
 def apply_examples(cluster: Cluster, settings: Settings, sshd: Sshd) -> Settings:
-    """Apply them; the settings with the uids of what has objects in the Engine."""
+    """Apply them; the settings with the uids of what has objects in the Engine.
+
+    A Release, class or Instance that is there already stays as it is: its user may have tried something with it.
+    """
     uids = list(settings.uids)
     for body in example_objects(settings, sshd):
-        made = cluster.apply(body)
+        kept = body["kind"] not in ("Secret", "Server") and cluster.get(body["kind"], body["metadata"]["name"])
+        made = kept or cluster.apply(body)
         if body["kind"] in ("Server", "Instance") and made["metadata"]["uid"] not in uids:
             uids.append(made["metadata"]["uid"])
     return replace(settings, uids=uids)
+
+
+def request_reconcile(cluster: Cluster) -> str:
+    """Have the operator look at both Instances now; the token that their status repeats once it has."""
+    token = datetime.now(UTC).isoformat(timespec="milliseconds")
+    for name in INSTANCES:
+        cluster.merge("Instance", name, {"metadata": {"annotations": {RECONCILE_REQUESTED_AT: token}}})
+    return token
 
 
 def remove_examples(cluster: Cluster, *, timeout: float) -> list[str]:

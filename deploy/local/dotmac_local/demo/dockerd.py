@@ -7,7 +7,17 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from dotmac_local.demo.processes import CommandFailed, Daemon, DaemonFailed, attempt, descendants, end, mentioning, run
+from dotmac_local.demo.processes import (
+    CommandFailed,
+    Daemon,
+    DaemonFailed,
+    all_pids,
+    attempt,
+    descendants,
+    end,
+    mentioning,
+    run,
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,21 @@ class Dockerd:
         runtime = str(self.settings.runtime / "exec")
         for pid in mentioning(runtime):
             end([*descendants(pid), pid], grace=3)
+        end(self._container_processes(), grace=3)
+
+    def _container_processes(self) -> list[int]:
+        """Processes in containers of this Engine, by the container's id in their cgroup: a killed shim leaves them."""
+        folder = self.settings.data / "containers"
+        ids = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        found = []
+        for pid in all_pids():
+            try:
+                group = Path(f"/proc/{pid}/cgroup").read_text()
+            except OSError:
+                continue
+            if any(identity in group for identity in ids):
+                found.append(pid)
+        return found
 
     def _forget_pid_files(self) -> None:
         """dockerd refuses to start when the pid in a stale file has been given to any other process."""

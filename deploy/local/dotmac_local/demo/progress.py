@@ -31,8 +31,8 @@ def is_ready(body: Object | None) -> bool:
 class Progress:
     """Prints each change of each object's steps and conditions once."""
 
-    def __init__(self, cluster: Cluster, operator: Daemon) -> None:
-        self._cluster, self._operator = cluster, operator
+    def __init__(self, cluster: Cluster, operator: Daemon, token: str) -> None:
+        self._cluster, self._operator, self._token = cluster, operator, token
         self._seen: dict[tuple[str, str], Any] = {}
         self._stalled_since: dict[str, float] = {}
 
@@ -48,17 +48,23 @@ class Progress:
             instances = {name: self._cluster.get("Instance", name) for name in INSTANCES}
             for name, body in instances.items():
                 self._show_instance(name, body or {})
-            if all(is_ready(body) for body in instances.values()):
+            if all(self._is_ready_now(body) for body in instances.values()):
                 return
             self._give_up_when_stalled(instances)
             if time.monotonic() > deadline:
-                waiting = [f"{name}: {_state(body)}" for name, body in instances.items() if not is_ready(body)]
+                waiting = [
+                    f"{name}: {_state(body)}" for name, body in instances.items() if not self._is_ready_now(body)
+                ]
                 raise PartFailed(
                     "the Instances",
                     f"not Ready after {timeout:.0f} s: {'; '.join(waiting)}",
                     f"`kubectl describe instance`; the operator's log is {self._operator.log}",
                 )
             time.sleep(0.5)
+
+    def _is_ready_now(self, body: Object | None) -> bool:
+        """Ready, and looked at since this `up` began: after a reboot the status still tells of the time before."""
+        return is_ready(body) and ((body or {}).get("status") or {}).get("lastHandledReconcileAt") == self._token
 
     def _once(self, subject: str, value: tuple[Any, ...], line: str, style: str) -> None:
         """Say the line when the subject's value (its first word names the topic) is another one than the last time."""
@@ -81,7 +87,7 @@ class Progress:
             style = {"Succeeded": "green", "Failed": "red"}.get(step["state"], "")
             text = f"{name:<14} {number:>2}/10 {step['name']:<10} {step['state']:<10} {step.get('message') or ''}"
             self._once(name, (step["name"], step["state"], step.get("message")), text, style)
-        if is_ready(body):
+        if self._is_ready_now(body):
             text = f"{name:<14} Ready: {status.get('url') or ''}"
             self._once(name, ("Ready",), text, "bold green")
 
