@@ -111,7 +111,8 @@ class ControlPlane:
         """Start again over the same state, on the same port."""
         if self.process.poll() is None:
             self.stop()
-        self.process = _spawn(self.directory, self.arguments)
+        port = self.url.rpartition(":")[2]
+        self.process = _spawn(self.directory, ("--port", port, *self.arguments))
         self._await_answer()
 
     def stop(self) -> None:
@@ -163,7 +164,7 @@ def _spawn(directory: Path, arguments: tuple[str, ...]) -> subprocess.Popen[byte
 
 def start(directory: Path, *arguments: str) -> ControlPlane:
     """Start a server with its state in `directory`, on a free port. The caller stops it."""
-    return ControlPlane(directory, _spawn(directory, arguments), arguments)
+    return ControlPlane(directory, _spawn(directory, ("--port", "0", *arguments)), arguments)
 
 
 @pytest.fixture(scope="module")

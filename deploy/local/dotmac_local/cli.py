@@ -23,14 +23,15 @@ DirOption = Annotated[
     Path, typer.Option("--dir", help="Where the server keeps its state, log and kubeconfig.", envvar="DOTMAC_LOCAL_DIR")
 ]
 _DEFAULT_DIR = Path(".local/control-plane")
-# What other servers on the machine rarely take; a cluster of its own would be on 6443.
-DEFAULT_PORT = 6443
 
 
 @app.command()
 def up(
     directory: DirOption = _DEFAULT_DIR,
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes 6443, or any free one when that is taken.")] = 0,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port to listen on; 0 is any free one. Default: that of the last run, else 6443, else any."),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on. Keep to loopback unless you know who reaches it.")
     ] = "127.0.0.1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -39,11 +40,11 @@ class CannotStop(RuntimeError):
 
 @dataclass(frozen=True)
 class Options:
-    """Where and how to run. `port` 0: 6443, or any free one. `timeout` in seconds."""
+    """Where and how to run. `port` None: the last one, 6443, or any free one; 0: any free one. `timeout` in seconds."""
 
     directory: Path
     host: str = "127.0.0.1"
-    port: int = 0
+    port: int | None = None
     timeout: float = 30.0
 
 
@@ -70,13 +71,15 @@ def run(options: Options) -> None:
         if pid != os.getpid():
             raise CannotStart(f"it runs already (pid {pid}); `dotmac-local down` stops it")
     options.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    port = options.port or _remembered_port(options.directory) or _PREFERRED_PORT
+    port = options.port
+    if port is None:
+        port = _remembered_port(options.directory) or _PREFERRED_PORT
     try:
         _claim(options.directory)
         try:
             serve(options.directory, Listen(options.host, port))
         except OSError as error:
-            if options.port or error.errno not in (13, 98):
+            if options.port is not None or error.errno not in (errno.EACCES, errno.EADDRINUSE):
                 raise CannotStart(
                     f"cannot listen on {options.host} port {port}: {error.strerror}; choose another with --port"
                 ) from error
@@ -147,7 +150,9 @@ def start(options: Options) -> Running:
     except OSError as error:
         raise CannotStart(f"cannot write to {directory}: {error.strerror}; choose another place with --dir") from error
     argv = [sys.executable, "-m", "dotmac_local.cli", "up", "--foreground", "--dir", str(directory)]
-    argv += ["--host", options.host, "--port", str(options.port)]
+    argv += ["--host", options.host]
+    if options.port is not None:
+        argv += ["--port", str(options.port)]
     with log:
         at = log.tell()
         child = subprocess.Popen(  # noqa: S603 - our own program and arguments

@@ -1,6 +1,4 @@
-"""OpenAPI v2 as JSON, for clients before kubectl 1.27. Protobuf is not offered: clients then ask for JSON or go
-without.
-"""
+"""OpenAPI v2, for clients before kubectl 1.27."""
 
 from __future__ import annotations
 
@@ -42,6 +40,10 @@ def _down(schema: Any) -> Any:
         return schema
     if len(schema.get("allOf") or ()) == 1 and "$ref" in schema["allOf"][0]:
         return {"description": schema.get("description", ""), "$ref": schema["allOf"][0]["$ref"]}
+    if schema.get("nullable") or schema.get("x-kubernetes-preserve-unknown-fields"):
+        # Neither can be said in v2, so any value has to pass the client; the server checks.
+        kept = ("description", "type") if not schema.get("nullable") else ("description",)
+        return {name: value for name, value in schema.items() if name in kept or name.startswith("x-")}
     down: Object = {}
     for name, value in schema.items():
         if name == "properties" and isinstance(value, dict):
@@ -50,10 +52,6 @@ def _down(schema: Any) -> Any:
             down[name] = value
         elif name not in _V3_ONLY:
             down[name] = _down(value)
-    if schema.get("x-kubernetes-preserve-unknown-fields") or schema.get("nullable"):
-        # Without properties kubectl takes it for a free-form object; nullable types cannot be said, so the type is left
-        # out.
-        down.pop("properties", None) if schema.get("x-kubernetes-preserve-unknown-fields") else None
     return down
 
 

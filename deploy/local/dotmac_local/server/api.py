@@ -8,7 +8,7 @@ from typing import Any
 
 from dotmac_local import discovery, openapi, views
 from dotmac_local.auth.access import Access, Attributes
-from dotmac_local.auth.reviews import Reviews, owned
+from dotmac_local.auth.reviews import Reviews
 from dotmac_local.auth.users import User
 from dotmac_local.discovery.documents import REVIEW_GROUPS, REVIEWS
 from dotmac_local.errors import ApiError, bad_request, method_not_allowed, not_acceptable
@@ -137,9 +137,12 @@ class Api:
 
     def _openapi_v2(self, request: Request) -> Response:
         accept = request.headers.get("accept", "*/*")
+        if any(media_type in accept for media_type in openapi.V2_PROTOBUF):
+            if "v2 protobuf" not in self._documents:
+                self._documents["v2 protobuf"] = openapi.encode(openapi.swagger(self.registry))
+            return Response(200, self._documents["v2 protobuf"], openapi.V2_PROTOBUF[1])
         if not any(kind in accept for kind in ("json", "*/*", "application/*")):
-            # kubectl asks for protobuf alone first and goes on without it when it is refused like this.
-            raise not_acceptable(["application/json"])
+            raise not_acceptable(["application/json", openapi.V2_PROTOBUF[0]])
         if "v2" not in self._documents:
             self._documents["v2"] = http.document(200, openapi.swagger(self.registry))
         return Response(200, self._documents["v2"].body)
@@ -186,9 +189,7 @@ class Api:
         self.access.check(user, attributes)
         body = await self._body(request, route.plural)
         form = negotiate(request.headers.get("accept", ""))
-        options = WriteOptions.parse(_OPTIONS["POST"], request.query, request.headers.get("user-agent", ""))
-        answered = self.reviews.answer(route.plural, body, user, route.namespace or "")
-        return http.document(201, owned(answered, body, options.manager), form)
+        return http.document(201, self.reviews.answer(route.plural, body, user, route.namespace or ""), form)
 
     async def _body(self, request: Request, kind: str) -> dict[str, Any]:
         raw = await request.body()
@@ -288,8 +289,7 @@ class Api:
         options = WriteOptions.parse(_OPTIONS[request.method], request.query, request.headers.get("user-agent", ""))
         if verb == "create" and route.subresource == "token":
             body = bodies.as_object(bodies.decode(raw, media_type, "TokenRequest"), "TokenRequest")
-            answered = self.reviews.token_request(target, body)
-            return http.document(201, owned(answered, body, options.manager, "token"))
+            return http.document(201, self.reviews.token_request(target, body))
         if verb == "create":
             return self._create(target, bodies.as_object(bodies.decode(raw, media_type, kind), kind), options, user)
         if verb == "update":

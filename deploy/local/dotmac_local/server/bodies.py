@@ -1,4 +1,4 @@
-"""Request bodies: JSON, YAML as Go reads it."""
+"""Request bodies: JSON, YAML as Go reads it, protobuf."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import orjson
 import yaml
 
 from dotmac_local.errors import ApiError, bad_request, unsupported_media_type
+from dotmac_local.server import protobuf
 
 # Kubernetes: --max-request-bytes of etcd and the limit of the API server's request bodies.
 BODY_LIMIT = 3 * 1024 * 1024
@@ -33,7 +34,9 @@ def decode(body: bytes, content_type: str, kind: str) -> Any:
         return _json(body, kind)
     if media_type in ("application/yaml", "application/apply-patch+yaml"):
         return _yaml(body, kind)
-    raise unsupported_media_type(["application/json", "application/yaml"])
+    if media_type == protobuf.MEDIA_TYPE:
+        return protobuf.decode(body)
+    raise unsupported_media_type(["application/json", "application/yaml", protobuf.MEDIA_TYPE])
 
 
 def _json(body: bytes, kind: str) -> Any:

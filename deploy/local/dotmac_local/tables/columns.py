@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from dotmac_local.resources import RBAC, ResourceType
 from dotmac_local.tables.jsonpath import BadPath, find
 
@@ -102,7 +104,9 @@ def columns_of(resource: ResourceType) -> list[Column]:
     own = list(_BUILT_IN.get((resource.group, resource.kind), ()))
     if resource.kind == "Event":
         return own
-    return [name, *own, Column("Age", "string", _created, _AGE_DOC)]
+    if resource.kind in ("CustomResourceDefinition", "ClusterRole", "Role"):
+        return [name, Column("Created At", "date", lambda obj: obj["metadata"]["creationTimestamp"], _AGE_DOC)]
+    return [name, *own, Column("Age", "string", _created, _AGE_DOC), *_WIDE.get((resource.group, resource.kind), ())]
 
 
 def _created(obj: Object) -> str:
@@ -148,8 +152,6 @@ def _text(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str | int | float):
         return str(value)
-    import orjson
-
     return orjson.dumps(value).decode()
 
 
@@ -198,7 +200,7 @@ _BINDING = (
     ),
 )
 _WIDE_BINDING = tuple(
-    Column(f"{label}s", "string", _subjects(kind), f"{label}s in the {{}}.", priority=1)
+    Column(f"{label}s", "string", _subjects(kind), f"{label}s in the binding", priority=1)
     for label, kind in (("User", "User"), ("Group", "Group"), ("ServiceAccount", "ServiceAccount"))
 )
 _EVENTS = (
@@ -260,8 +262,7 @@ _BUILT_IN: dict[tuple[str, str], tuple[Column, ...]] = {
             "Holder", "string", lambda o: (o.get("spec") or {}).get("holderIdentity") or "", "The holder of the lease"
         ),
     ),
-    ("apiextensions.k8s.io", "CustomResourceDefinition"): (),
     (RBAC, "RoleBinding"): (*_BINDING,),
     (RBAC, "ClusterRoleBinding"): (*_BINDING,),
 }
-_AFTER_AGE = {(RBAC, "RoleBinding"), (RBAC, "ClusterRoleBinding")}
+_WIDE = {(RBAC, "RoleBinding"): _WIDE_BINDING, (RBAC, "ClusterRoleBinding"): _WIDE_BINDING}
