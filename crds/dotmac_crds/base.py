@@ -76,7 +76,8 @@ def _integer_as_text(value: object) -> object:
 
 def _quantity(pattern: str) -> Any:
     """`cpu: 1` and `cpu: "500m"` are both usual in YAML; inside, a quantity is always text."""
-    extra = schema(int_or_string=True)
+    # The pattern is said here too: pydantic leaves it out of the schema of a field with a validator before it.
+    extra = {"pattern": pattern, **schema(int_or_string=True)}
     return Annotated[
         str, BeforeValidator(_integer_as_text), Field(max_length=32, pattern=pattern, json_schema_extra=extra)
     ]

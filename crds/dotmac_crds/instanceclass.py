@@ -4,13 +4,26 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dotmac_crds.base import Conditions, Cpu, Memory, Model, ObservedGeneration, ShortName, list_map
+from dotmac_crds.base import Conditions, Cpu, Memory, Model, ObservedGeneration, ShortName, list_map, rule, schema
 
 Pids = Annotated[int, Field(ge=16, le=65536, json_schema_extra={"format": "int32"})]
 
 
+def _more_than_nothing(field: str) -> dict[str, str]:
+    return rule(
+        f"!has(self.{field}) || (type(self.{field}) == int ? self.{field} > 0 : self.{field}.matches('[1-9]'))",
+        f"{field} must be more than 0, which Docker takes for no limit at all",
+        path=f".{field}",
+    )
+
+
 class Limits(Model):
     """Limits of one container."""
+
+    model_config = {
+        **Model.model_config,
+        "json_schema_extra": schema([_more_than_nothing("cpu"), _more_than_nothing("memory")]),
+    }
 
     cpu: Cpu = "1"
     """Processors, such as 1, 0.5 or 500m."""

@@ -42,8 +42,8 @@ def _object(made: Node, defs: dict[str, Node]) -> None:
         # Unknown fields are pruned by the API server; `additionalProperties: false` may not stand beside properties.
         made.pop("additionalProperties", None)
         made["properties"] = {name: _node(child, defs) for name, child in made["properties"].items()}
-        if "default" in made:
-            made["default"] = {}  # the fields' own defaults fill it
+        if made.get("default"):
+            made["default"] = _beyond(made["default"], made["properties"])
         return
     keys = made.pop("propertyNames", None)
     for pattern, child in made.pop("patternProperties", {}).items():
@@ -53,6 +53,19 @@ def _object(made: Node, defs: dict[str, Node]) -> None:
     if keys:
         keys = _node(keys, defs)
         made.setdefault("x-kubernetes-validations", []).append(_key_rule(keys))
+
+
+def _beyond(default: Node, properties: dict[str, Node]) -> Node:
+    """What a default says beyond its fields' own defaults, which fill the rest."""
+    made: Node = {}
+    for name, value in default.items():
+        field = properties[name]
+        if value is None or value == field.get("default"):
+            continue
+        made[name] = _beyond(value, field["properties"]) if "properties" in field else value
+        if made[name] == {}:
+            del made[name]
+    return made
 
 
 def _key_rule(keys: Node) -> Node:

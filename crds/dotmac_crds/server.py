@@ -32,7 +32,9 @@ HostKey = Annotated[
         r"|(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( [^\x00-\x1f]*)?)$",
     ),
 ]
-Cidr4 = Annotated[str, Field(max_length=18, pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}$")]
+_OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+Address4 = Annotated[str, Field(max_length=15, pattern=rf"^{_OCTET}(\.{_OCTET}){{3}}$")]
+Pool4 = Annotated[str, Field(max_length=18, pattern=rf"^{_OCTET}(\.{_OCTET}){{3}}/([89]|1[0-9]|2[0-4])$")]
 
 
 class Capacity(Model):
@@ -42,7 +44,7 @@ class Capacity(Model):
     """Most Instances that are placed here."""
     reserved_memory: Memory = "512Mi"
     """Memory kept for the host itself; what remains is given to Instances by their class's limits."""
-    network_pool: Cidr4 = "10.210.0.0/16"
+    network_pool: Pool4 = "10.210.0.0/16"
     """Private IPv4 range (prefix /8 to /24); each tenant network takes a /27 of it that nothing on the host uses."""
 
 
@@ -88,7 +90,7 @@ class Proxy(Model):
 
     image: ImageReference = "dotmac/caddy:2.6"
     """Image of Caddy 2 with its admin API on a UNIX socket; see deploy/images."""
-    bind_address: Annotated[str, Field(max_length=15, pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$")] = "0.0.0.0"  # noqa: S104
+    bind_address: Address4 = "0.0.0.0"  # noqa: S104
     """IPv4 address of the host on which the proxy's ports are published."""
     http_port: Port = 80
     """Published port for HTTP."""
