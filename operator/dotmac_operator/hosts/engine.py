@@ -5,6 +5,7 @@ import io
 import json
 import re
 import tarfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from posixpath import dirname, join, normpath
@@ -42,6 +43,8 @@ class DockerEngine:
         self._carrier = carrier
         self._client = EngineClient(carrier)
         self._edge = EventEdge()
+        self._streaming = threading.Lock()
+        self._stream: HostEvents | None = None
 
     # ---- facts
 
@@ -244,7 +247,11 @@ class DockerEngine:
     # ---- events
 
     def events(self, since: int, labels: Sequence[str] = ()) -> HostEvents:
-        return HostEvents(self._carrier, self._client, self._edge, event_query(since, labels))
+        with self._streaming:
+            if self._stream is not None:
+                self._stream.close()  # Its reader is gone or about to go; there is one event channel.
+            self._stream = HostEvents(self._carrier, self._client, self._edge, event_query(since, labels))
+            return self._stream
 
     def drop_idle(self) -> None:
         """Closes every kept connection, as when the SSH connection below them is gone."""

@@ -102,11 +102,6 @@ class HostEvents:
         self._closed = True
         self._connection.close()
 
-    def __del__(self) -> None:
-        # A reader that forgets to close must not keep the host's one event channel.
-        if hasattr(self, "_connection"):
-            self._connection.close()
-
 
 def _open(carrier: Carrier, client: EngineClient, query: dict[str, str]) -> tuple[Connection, http.client.HTTPResponse]:
     deadline = Deadline(OPEN_SECONDS, f"{carrier.name}: open the event stream")

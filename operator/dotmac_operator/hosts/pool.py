@@ -194,8 +194,8 @@ class SshHost:
         if not events:
             with self._room(deadline):
                 return self._session(command, deadline, self._gone)
-        if not self._events.acquire(timeout=min(5.0, deadline.remaining())):
-            raise HostError(f"{self.name}: its event stream is already being read")
+        if not self._events.acquire(timeout=deadline.left()):
+            raise deadline.busy()
         try:
             return self._session(command, deadline, self._events.release)
         except BaseException:

@@ -234,7 +234,7 @@ class Engine(Protocol):
         The stream is open when this returns, so a list made afterwards misses nothing. To resume, pass the last
         `time_nano`; then list once, because an engine remembers 256 events and none across its own restart. `labels`
         are a container's: events of networks and volumes carry no labels and come only without a filter. Health checks'
-        exec_* events are left out. One stream per host.
+        exec_* events are left out. A host has one stream: opening another ends the one before.
         """
 
 

@@ -136,10 +136,10 @@ def test_it_fails_at_once_when_the_engine_stops(connect, host):
     assert time.monotonic() - started < 30
 
 
-def test_a_host_has_one_stream_and_a_forgotten_one_frees_it(connect):
+def test_a_new_stream_ends_the_one_before(connect, tiny, name):
     engine = connect().engine
-    stream = engine.events(0)
-    with pytest.raises(HostError, match="already being read"):
-        engine.events(0)
-    del stream
-    engine.events(0).close()
+    first = Reader(engine.events(0))
+    second = Reader(engine.events(0))
+    assert first.ended.get(timeout=5) is None
+    create(engine, tiny, name)
+    assert told(second.until("create")) == [("create", name)]

@@ -14,6 +14,7 @@ from dotmac_operator.hosts.hostkeys import fingerprint, key_blob
 from dotmac_operator.hosts.pool import SshHostPool, SshSettings
 from dotmac_operator.hosts.port import (
     AuthenticationFailed,
+    CircuitOpen,
     DeadlineExceeded,
     DockerAbsent,
     DockerNotPermitted,
@@ -147,6 +148,26 @@ def test_nobody_listens(connect, host):
         assert time.monotonic() - started < 10
     finally:
         host.start_sshd()
+    assert reached.probe() < 1
+
+
+def test_the_breaker_opens_and_one_probe_closes_it(connect, host):
+    reached = connect(SshSettings(attempts=1, breaker_failures=3, breaker_seconds=1.0))
+    host.stop_sshd()
+    try:
+        for _ in range(3):
+            with pytest.raises(HostUnreachable, match="refused"):
+                reached.probe()
+        with pytest.raises(CircuitOpen) as opened:
+            reached.probe()
+        time.sleep(opened.value.retry_after + 0.05)
+        with pytest.raises(HostUnreachable, match="refused"):
+            reached.probe()
+        with pytest.raises(CircuitOpen) as opened:
+            reached.probe()
+    finally:
+        host.start_sshd()
+    time.sleep(opened.value.retry_after + 0.05)
     assert reached.probe() < 1
 
 

@@ -28,6 +28,7 @@ PASSPHRASE = "correct horse battery"
         (fingerprint(HOST_RSA.asbytes()),),
         (fingerprint(HOST_ED.asbytes()) + "=", "rubbish"),
     ],
+    ids=["line", "other-type", "second-line", "fingerprint", "padded-fingerprint"],
 )
 def test_a_pinned_key_is_asked_for_and_believed(canned, pins):
     host = canned().host(host_keys=pins)
@@ -35,7 +36,7 @@ def test_a_pinned_key_is_asked_for_and_believed(canned, pins):
     assert host.offered_host_key in (ED, RSA)
 
 
-@pytest.mark.parametrize("pins", [(STRANGER,), ("SHA256:" + "A" * 43,), ("rubbish",)])
+@pytest.mark.parametrize("pins", [(STRANGER,), ("SHA256:" + "A" * 43,), ("rubbish",)], ids=["line", "print", "rubbish"])
 def test_another_key_stops_before_the_user_is_named(canned, pins):
     made = canned()
     with pytest.raises(HostKeyChanged, match="pinned"):
@@ -162,6 +163,10 @@ ENCRYPTED = openssh(KEYS["ed25519"], PASSPHRASE.encode())
         ("hunter2hunter2", None, "not a private key"),
         (USER_TEXT[:150] + "\n-----END OPENSSH PRIVATE KEY-----", None, "damaged"),
         (pem(dsa.generate_private_key(2048)), None, "neither RSA, ECDSA nor Ed25519"),
+    ],
+    ids=[
+        *("no-passphrase", "empty-passphrase", "wrong-passphrase", "pkcs8-no-passphrase", "pkcs8-wrong-passphrase"),
+        *("public", "empty", "text", "cut-off", "dsa"),
     ],
 )
 def test_a_key_that_cannot_be_used_says_what_to_do_and_nothing_secret(text, passphrase, remedy):
