@@ -160,13 +160,15 @@ class SshHost:
         try:
             with feeding(stream, stdin):
                 out, err = _read_both(stream)
-            code = stream.ending().exit_code
+                code = stream.ending().exit_code
         except OSError as error:
             raise HostUnreachable(f"{deadline.what}: the SSH connection was lost") from error
         finally:
             stream.close()
         if code is None:
-            raise HostUnreachable(f"{deadline.what}: the connection was lost before the program ended")
+            raise HostUnreachable(
+                f"{deadline.what}: no exit code: the connection was lost, or a signal ended the program"
+            )
         return ExecResult(code, out, err)
 
     def _open_tcp(self, address: str, port: int, deadline: Deadline) -> ChannelStream:

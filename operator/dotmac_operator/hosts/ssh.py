@@ -162,7 +162,7 @@ class ChannelStream:
 
     def ending(self) -> Ending:
         # Data, exit status and stderr arrive in any order (RFC 4254, 6.10): give the status a moment.
-        self._channel.status_event.wait(min(2.0, self.deadline.left()))
+        self._channel.status_event.wait(min(5.0, self.deadline.left()))
         code = self._channel.exit_status if self._channel.exit_status >= 0 else None
         return Ending(exit_code=code, stderr=self._drain_stderr())
 

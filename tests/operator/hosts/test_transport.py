@@ -470,3 +470,14 @@ def test_every_call_is_observed(canned):
     with pytest.raises(ForwardingRefused):
         made.host().tcp("10.0.0.5", 1)
     assert seen == [("demo/alpha", "containers", True), ("demo/alpha", "tcp", False)]
+
+
+def test_an_exit_code_that_comes_late_is_waited_for(canned):
+    def slow(channel: paramiko.Channel, command: str) -> None:
+        channel.makefile("rb").read()
+        channel.shutdown_write()
+        time.sleep(0.3)
+        channel.send_exit_status(4)
+
+    for given in (b"", b"input"):
+        assert canned(slow).host().run(["slow"], stdin=given).exit_code == 4
