@@ -369,6 +369,8 @@ class InstanceStatus(Model):
     """The last difference that was repaired."""
     failure: FailureRecord | None = None
     """A change that failed and is not tried again by itself."""
+    serving: Annotated[list[Word], Field(max_length=160, json_schema_extra=LIST_ATOMIC)] | None = None
+    """Containers of the version that was last verified; a failed change goes back to them."""
     applied_hash: Hash | None = None
     """Digest of the desired state that the host last matched."""
     quota: QuotaStatus | None = None

@@ -11,7 +11,7 @@ from dotmac_operator.core.view import View
 
 def undo(view: View) -> tuple[Action, ...]:
     """What is left to do until the previous version serves alone; empty when it does."""
-    old = view.outdated
+    old = view.previous
     if not old:
         return ()  # nothing else could serve, so what there is stays for somebody to look at
     return (*_start_again(old), *_route_back(view, old), *_remove_new(view))
@@ -36,6 +36,7 @@ def _route_back(view: View, old: tuple[ContainerFact, ...]) -> Iterator[Action]:
 def _remove_new(view: View) -> Iterator[Action]:
     new = {spec.name for spec in view.desired.apps}
     new |= {spec.name for spec in (view.desired.migrate, view.desired.bootstrap) if spec is not None}
+    new |= {container.name for container in view.debris}
     for container in view.containers:
         one_shot = container.labels.get(names.ROLE) in (names.MIGRATE, names.BOOTSTRAP)
         if container.name in new and not (one_shot and container.exit_code == 0):

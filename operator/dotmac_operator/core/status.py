@@ -114,6 +114,7 @@ def _from_view(old: InstanceStatus, situation: Situation, view: View, plan: Plan
         made["credentials_ref"] = LocalSecretRef(name=view.desired.tenant.credentials)
     if plan.converged:
         made["applied_hash"] = view.desired.hash
+        made["serving"] = [spec.name for spec in view.desired.apps]
     return made
 
 

@@ -129,11 +129,6 @@ class View:
         serving = self.desired.serving_hash
         return self.memory.verified == serving or self.done("verify", serving)
 
-    @property
-    def upgrading(self) -> bool:
-        """Whether another version has been serving, so that a failure must leave that one in place."""
-        return any(names.is_app(c.labels) and c.name not in self._app_names for c in self.containers)
-
     @cached_property
     def _app_names(self) -> frozenset[str]:
         return frozenset(spec.name for spec in self.desired.apps)
@@ -143,6 +138,16 @@ class View:
         """Application containers of another version, in a stable order."""
         found = (c for c in self.containers if names.is_app(c.labels) and c.name not in self._app_names)
         return tuple(sorted(found, key=lambda c: c.name))
+
+    @property
+    def previous(self) -> tuple[ContainerFact, ...]:
+        """Those of the outdated that were verified once: a failure must leave them in place."""
+        return tuple(c for c in self.outdated if c.name in (self.record.serving or ()))
+
+    @property
+    def debris(self) -> tuple[ContainerFact, ...]:
+        """Those of the outdated that never served: the spec changed again before they did."""
+        return tuple(c for c in self.outdated if c.name not in (self.record.serving or ()) and not self.serves(c))
 
     def health(self, spec: ContainerSpec, container: ContainerFact) -> str:
         """healthy, starting, unhealthy, or Docker's word for a container that does not run."""

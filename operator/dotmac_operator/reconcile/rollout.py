@@ -33,6 +33,11 @@ LOG_LINES = 20
 """Of a failed container, for the status."""
 
 
+class NotConnectedYet(Exception):
+    """This process has just started; the Server's own pass connects, and wakes us. Nothing is known to be wrong, so
+    nothing is said: a restart must not write to the status of a whole fleet."""
+
+
 class Rollout:
     """One pass: rounds of observe, plan, act, until there is nothing to do or something to wait for."""
 
@@ -59,6 +64,8 @@ class Rollout:
                 return AGAIN
             try:
                 outcome = self._round()
+            except NotConnectedYet:
+                return Outcome(after=LOOK_AGAIN)
             except NotYet as problem:
                 return self.services.not_yet(self.instance, problem)
             except SpecError as error:
@@ -112,10 +119,10 @@ class Rollout:
         context = services.contexts.load(self.instance, spec)
         server = services.contexts.server_view(context.server)
         inventory = services.hosts.inventory(context.server.key)
-        if inventory is None:
-            raise NotYet("ServerNotReady", f"Server {server.name} was not reached yet")
         if not server.ready:
             raise NotYet("ServerNotReady", f"Server {server.name} is not ready: {server.message}")
+        if inventory is None:
+            raise NotConnectedYet
         record = self.instance.status
         if self.asked_anew:
             record = record.model_copy(update={"failure": None})
@@ -201,7 +208,7 @@ class Rollout:
         if self.kept.announced == view.desired.hash or view.record.applied_hash == view.desired.hash:
             return
         self.kept.announced = view.desired.hash
-        verb = "updating to" if view.upgrading else "deploying"
+        verb = "updating to" if view.previous else "deploying"
         self._event("Normal", "Deploying", f"{verb} Release {view.desired.release_name}")
 
     # -- failures ----------------------------------------------------------------------------------------------
@@ -218,7 +225,7 @@ class Rollout:
     ) -> Outcome | None:
         message = self._with_log(verdict, context, inventory)
         self._event("Warning", verdict.reason, f"step {step}: {message}"[:1000])
-        if view.upgrading:
+        if view.previous:
             failure = FailureRecord(
                 generation=self.instance.generation, hash=view.desired.hash, step=step, message=message
             )
@@ -246,7 +253,7 @@ class Rollout:
 
     def _roll_back(self, view: View, made: Plan, context: Context, inventory: Inventory) -> Outcome | None:
         failure = view.record.failure
-        reason = "UpgradeRolledBack" if view.outdated else "UpgradeFailed"
+        reason = "UpgradeRolledBack" if view.previous else "UpgradeFailed"
         problem = Problem(reason, f"step {failure.step}: {failure.message}" if failure else "", stalled=True)
         self._report(view=view, plan=made, problem=problem)
         if not made.undo:

@@ -104,6 +104,7 @@ class ServerReconciler:
         )
 
     def _observe(self, server: Server, spec: ServerSpec, address: HostAddress, situation: ServerSituation) -> Outcome:
+        known = self._hosts.inventory(server.key)
         inventory = self._hosts.attach(address)
         try:
             inventory.host.probe()
@@ -116,6 +117,8 @@ class ServerReconciler:
             log.warning("Server %s: %s", server.key, error)
             situation = replace(situation, problem=HostProblem(error.reason, str(error), error.retryable))
         self._report(server, situation)
+        if situation.problem is None and inventory is not known:
+            self._wake_instances(server.key)  # they wait for the connection
         if situation.problem is not None:
             return Outcome(failed=True) if situation.problem.retryable else Outcome(after=60.0)
         return DONE if situation.proxy_ready else Outcome(after=2.0)

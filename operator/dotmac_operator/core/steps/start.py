@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from dotmac_operator.core import names
-from dotmac_operator.core.actions import Action, ProbeContainer, RunContainer, StartContainer
+from dotmac_operator.core.actions import Action, ProbeContainer, RemoveContainer, RunContainer, StartContainer
 from dotmac_operator.core.container import ContainerSpec, ExecCheck, RemoteCheck
 from dotmac_operator.core.facts import ContainerFact
 from dotmac_operator.core.steps.base import MET, Step, Verdict, act, failed, wait
@@ -40,6 +40,8 @@ def _pairs(view: View) -> Iterator[tuple[ContainerSpec, ContainerFact]]:
 
 
 def _missing(view: View) -> Iterator[Action]:
+    for debris in view.debris:
+        yield RemoveContainer("it never served, and the spec has changed since", debris.name)
     for spec in view.desired.apps:
         container = view.container(spec)
         if container is None:
