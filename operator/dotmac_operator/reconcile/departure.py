@@ -60,6 +60,8 @@ class Departure:
         hint = f"; to delete it although the host is gone: annotate it with {names.ORPHAN}=true"
         if found is None or found.spec is None:
             return self._blocked_deletion(instance, f"Server {server} does not exist{hint}")
+        if inventory is None and is_true(found.status.conditions, "Ready"):
+            return Outcome(after=HOST_AWAY)  # this process has just started; the Server's own pass connects
         if inventory is None or not is_true(found.status.conditions, "Ready"):
             self._blocked_deletion(instance, f"Server {server} is not ready{hint}")
             return Outcome(after=HOST_AWAY)
