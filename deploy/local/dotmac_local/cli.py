@@ -39,10 +39,13 @@ def up(
         bool, typer.Option("--foreground", help="Stay in the foreground and log to the terminal.")
     ] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait until it answers.")] = 30.0,
+    history: Annotated[
+        int, typer.Option(min=10, help="How many writes back a watch can resume; from before, it gets 410 Expired.")
+    ] = 10_000,
 ) -> None:
     """Start the server, unless it runs already, and print the KUBECONFIG to use."""
     directory = directory.resolve()
-    options = process.Options(directory, host, port, timeout)
+    options = process.Options(directory, host, port, timeout, history)
     try:
         if foreground:
             logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

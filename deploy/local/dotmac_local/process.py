@@ -20,6 +20,7 @@ import yaml
 from dotmac_local.kubeconfig import path_in
 from dotmac_local.server.run import Listen, ignore_hangup, serve
 from dotmac_local.server.tls import write_private
+from dotmac_local.storage import HistoryLimits
 from dotmac_local.storage.log import LogUnusable
 
 _PID = "server.pid"
@@ -46,6 +47,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int | None = None
     timeout: float = 30.0
+    history: int = HistoryLimits.revisions
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,17 @@ def run(options: Options) -> None:
     port = options.port
     if port is None:
         port = _remembered_port(options.directory) or _PREFERRED_PORT
+    limits = HistoryLimits(revisions=options.history)
     try:
         _claim(options.directory)
         try:
-            serve(options.directory, Listen(options.host, port))
+            serve(options.directory, Listen(options.host, port), limits)
         except OSError as error:
             if options.port is not None or error.errno not in (errno.EACCES, errno.EADDRINUSE):
                 raise CannotStart(
                     f"cannot listen on {options.host} port {port}: {error.strerror}; choose another with --port"
                 ) from error
-            serve(options.directory, Listen(options.host, 0))
+            serve(options.directory, Listen(options.host, 0), limits)
     except LogUnusable as error:
         raise CannotStart(str(error)) from error
     finally:

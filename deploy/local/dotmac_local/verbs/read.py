@@ -95,7 +95,8 @@ class ListQuery:
             if rv and rv != "0":
                 raise bad_request("specifying resource version is not allowed when using continue")
             at, start = decode_token(token)
-            return cls(limit, start, at, timeout=timeout)
+            # A token of a compacted list goes on in the present.
+            return cls(limit, start, at if at > 0 else None, timeout=timeout)
         exact = match == "Exact" or (not match and limit and version)
         return cls(limit, None, version if exact else None, version, timeout)
 
@@ -213,7 +214,7 @@ def _expired_page(query: ListQuery, store: Store) -> ApiError:
         "the time the "
         "first chunk was returned and now may show up in the list."
     )
-    error.continue_token = encode_token(0, query.start)
+    error.continue_token = encode_token(-1, query.start)
     return error
 
 
