@@ -202,6 +202,7 @@ class _Session(paramiko.ServerInterface):
     def _run(self, channel: paramiko.Channel, line: str) -> None:
         with suppress(OSError, EOFError, ValueError):  # The client may go away in the middle.
             self._host.say(channel, line)
+        with suppress(OSError, EOFError):
             channel.close()
 
 

@@ -16,6 +16,7 @@ from dotmac_operator.hosts.enginehttp import OUTPUT_LIMIT, Lane
 from dotmac_operator.hosts.hostkeys import PinnedKeys, key_blob
 from dotmac_operator.hosts.port import (
     CircuitOpen,
+    DeadlineExceeded,
     ExecResult,
     HostAddress,
     HostError,
@@ -301,7 +302,8 @@ class SshHost:
         except HostError as error:
             if isinstance(error, HostUnreachable):
                 self._breaker.failed()
-            self._last_failure = (time.monotonic(), error)
+            if not isinstance(error, DeadlineExceeded):  # That was the caller's own, and says nothing to others.
+                self._last_failure = (time.monotonic(), error)
             raise
         self._breaker.succeeded()
         self._last_failure = None

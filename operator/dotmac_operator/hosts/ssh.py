@@ -236,7 +236,7 @@ class SshTransport:
         try:
             channel = self._transport.open_session(timeout=deadline.remaining())
             with _cut_off(channel, deadline):
-                channel.exec_command(command)  # Closes the channel itself when it is refused.
+                channel.exec_command(command)
         except paramiko.ChannelException as error:
             self._raise_if_lost(error)
             raise SessionsUsedUp(
@@ -294,12 +294,15 @@ def _hang_up(channel: paramiko.Channel) -> None:
 
 @contextmanager
 def _cut_off(channel: paramiko.Channel, deadline: Deadline) -> Iterator[None]:
-    """Closes `channel` at the deadline: paramiko waits for the reply to a channel request without a limit."""
-    timer = threading.Timer(deadline.remaining(), _hang_up, (channel,))
+    """Closes `channel` on an error and at the deadline: paramiko waits for a reply to a request without a limit."""
+    timer = threading.Timer(deadline.left(), _hang_up, (channel,))
     timer.daemon = True
     timer.start()
     try:
         yield
+    except BaseException:
+        _hang_up(channel)
+        raise
     finally:
         timer.cancel()
 

@@ -1,5 +1,6 @@
 """The connection: kept, limited, lost and made again; on an SSH server in this process."""
 
+import logging
 import socket
 import threading
 import time
@@ -9,6 +10,7 @@ import paramiko
 import pytest
 from tests.kits.canned_ssh import Answer, CannedEngine, failing, http
 
+from dotmac_operator.core.secret import SecretStr
 from dotmac_operator.hosts.pool import MAX_CHANNELS, SshSettings
 from dotmac_operator.hosts.port import (
     CircuitOpen,
@@ -481,3 +483,26 @@ def test_an_exit_code_that_comes_late_is_waited_for(canned):
 
     for given in (b"", b"input"):
         assert canned(slow).host().run(["slow"], stdin=given).exit_code == 4
+
+
+def test_no_secret_reaches_a_log_or_a_command_line(canned, caplog):
+    caplog.set_level(logging.DEBUG)
+    said = engine()
+    said.answers["POST /containers/create"] = Answer(500, {"message": "canary-in-env is odd"})
+
+    def say(channel: paramiko.Channel, command: str) -> None:
+        if "dial-stdio" in command:
+            return said(channel, command)
+        return channel.send_exit_status(0)
+
+    made = canned(say)
+    host = made.host(passphrase=SecretStr("canary-passphrase"))
+    with pytest.raises(EngineError) as told:
+        host.engine.create_container("web", {"Image": "x", "Env": ["P=canary-in-env"]})
+    host.run(["cat"], stdin=b"canary-in-stdin")
+    made.server.drop_connections()
+    host.probe()
+    key_lines = made.address.private_key.reveal().splitlines()[1:-1]
+    seen = caplog.text + repr(made.server.commands) + repr(told.value) + repr(host.address)
+    for secret in ("canary-in-env", "canary-in-stdin", "canary-passphrase", *key_lines):
+        assert secret not in seen
