@@ -54,6 +54,8 @@ def up(kubeconfig: Path | None) -> None:
             else f"add --kubeconfig {before.kubeconfig}, or `deploy/demo down`",
         )
     settings = replace(settings, kubeconfig=wanted)
+    if wanted:
+        reach_cluster(settings)
     with part("images", "mend the cause and run deploy/demo again; what is built already is kept"):
         ensure_built(say, host.ARCHIVES_OF_DEMO)
     settings = start_host(settings)
@@ -62,7 +64,7 @@ def up(kubeconfig: Path | None) -> None:
     with part("example resources", "see deploy/examples, and the API server's log under .local/control-plane"):
         settings = control.apply_examples(cluster, settings, host.sshd(settings))
         settings.save()
-    say("applied deploy/examples: Server demo, Release tryton, InstanceClass starter, Instances acme and osun-clinic")
+    say("applied deploy/examples: Server demo, Release tryton, InstanceClass starter, Instances acme and globex")
     write_environment(settings)
     with part("the Instances", f"the operator's log is {OPERATOR.log}"):
         Progress(cluster, OPERATOR, control.request_reconcile(cluster)).wait(READY_WITHIN)
@@ -95,12 +97,18 @@ def start_host(settings: Settings) -> Settings:
     return settings
 
 
+def reach_cluster(settings: Settings) -> Cluster:
+    """The user's cluster, which must answer."""
+    with part("cluster", f"check {settings.kubeconfig} with `kubectl --kubeconfig {settings.kubeconfig} version`"):
+        cluster = Cluster(settings.kubeconfig_path)
+        say(f"cluster of {settings.kubeconfig}: Kubernetes {cluster.version()}")
+    return cluster
+
+
 def start_control_plane(settings: Settings) -> tuple[Settings, Cluster]:
     """The API server, with our CRDs."""
     if settings.kubeconfig:
-        with part("cluster", f"check {settings.kubeconfig} with `kubectl --kubeconfig {settings.kubeconfig} version`"):
-            cluster = Cluster(settings.kubeconfig_path)
-            say(f"cluster of {settings.kubeconfig}: Kubernetes {cluster.version()}")
+        cluster = reach_cluster(settings)
     else:
         with part("control plane", "see .local/control-plane/server.log; `dotmac-local status` tells more"):
             control.start_embedded()

@@ -23,7 +23,7 @@ NAMESPACE = "default"
 API_VERSION = "platform.dotmac.io/v1alpha1"
 RECONCILE_REQUESTED_AT = "platform.dotmac.io/reconcile-requested-at"
 FIELD_MANAGER = "dotmac-demo"
-INSTANCES = ("acme", "osun-clinic")
+INSTANCES = ("acme", "globex")
 SERVER = "demo"
 SSH_SECRET = "demo-ssh"  # noqa: S105 - the name of a Secret
 

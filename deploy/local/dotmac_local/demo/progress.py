@@ -76,7 +76,7 @@ class Progress:
         ready = condition(body, "Ready")
         state = (ready.get("status"), ready.get("reason"), ready.get("message"))
         if ready:
-            text = f"{'server demo':<14} {'Ready' if state[0] == 'True' else state[1]}: {state[2] or ''}"
+            text = f"{'server demo':<11} {'Ready' if state[0] == 'True' else state[1]}: {state[2] or ''}"
             self._once(SERVER, ("Ready", *state), text, "green" if state[0] == "True" else "")
 
     def _show_instance(self, name: str, body: Object) -> None:
@@ -85,10 +85,10 @@ class Progress:
             if step["state"] == "Pending":
                 continue
             style = {"Succeeded": "green", "Failed": "red"}.get(step["state"], "")
-            text = f"{name:<14} {number:>2}/10 {step['name']:<10} {step['state']:<10} {step.get('message') or ''}"
+            text = f"{name:<11} {number:>2}/10 {step['name']:<10} {step['state']:<10} {step.get('message') or ''}"
             self._once(name, (step["name"], step["state"], step.get("message")), text, style)
         if self._is_ready_now(body):
-            text = f"{name:<14} Ready: {status.get('url') or ''}"
+            text = f"{name:<11} Ready: {status.get('url') or ''}"
             self._once(name, ("Ready",), text, "bold green")
 
     def _give_up_when_stalled(self, instances: dict[str, Object | None]) -> None:

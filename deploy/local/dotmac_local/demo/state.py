@@ -31,7 +31,7 @@ class Settings:
     """Socket of the Engine that is used; empty until it was chosen."""
     own_engine: bool = False
     ssh_port: int = 2222
-    http_port: int = 8480
+    http_port: int = 8080
     https_port: int = 8443
     kubeconfig: str = ""
     """A cluster of the user's; empty for the embedded control plane."""
