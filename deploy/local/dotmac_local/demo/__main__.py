@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
 from dotmac_local.demo import cluster as control
 from dotmac_local.demo import host
 from dotmac_local.demo.cluster import INSTANCES, Cluster
 from dotmac_local.demo.dockerd import answers
 from dotmac_local.demo.images import ROOT, ensure_built
-from dotmac_local.demo.processes import Daemon
+from dotmac_local.demo.processes import CommandFailed, Daemon
 from dotmac_local.demo.progress import Progress, credentials, is_ready, log_in
 from dotmac_local.demo.report import PartFailed, console, part, say, show_failure
 from dotmac_local.demo.state import DIRECTORY, ENV_FILE, LOGS, USER, Settings
@@ -186,16 +189,18 @@ def down() -> None:
         return
     check_machine()
     left: list[str] = []
-    if settings.kubeconfig or not settings.own_engine:
-        left += remove_resources(settings)
+    cluster = reachable_cluster(settings)
+    if cluster is not None and (settings.kubeconfig or not settings.own_engine):
+        remove_resources(cluster, settings)
     OPERATOR.stop()
     say("the operator is stopped")
-    if settings.kubeconfig:
+    if settings.kubeconfig and cluster is not None:
         with part("cluster", "delete the resources of platform.dotmac.io there by hand"):
-            cluster = Cluster(settings.kubeconfig_path)
             control.drop_finalizers(cluster)
             control.remove_crds(cluster, settings.made_crds)
-    else:
+    elif settings.kubeconfig and settings.uids:
+        left.append(f"resources of platform.dotmac.io in the cluster of {settings.kubeconfig}, which does not answer")
+    elif not settings.kubeconfig:
         with part("control plane", "`dotmac-local down --purge` removes it alone"):
             control.stop_embedded()
             say("the embedded control plane is removed")
@@ -209,14 +214,19 @@ def down() -> None:
     say("nothing of the demo is left but .local/images (built images) and .local/log", style="bold green")
 
 
-def remove_resources(settings: Settings) -> list[str]:
-    """Let the operator take its Instances apart, as it would for a user; force is for what it leaves."""
+def reachable_cluster(settings: Settings) -> Cluster | None:
+    """The API server, or None: `down` must end everything else whatever has become of it."""
     try:
         cluster = Cluster(settings.kubeconfig_path)
         cluster.version()
-    except Exception as unreachable:  # noqa: BLE001 - whatever the reason, `down` goes on
+    except (ApiException, HTTPError, CommandFailed, OSError) as unreachable:
         say(f"the API server does not answer ({type(unreachable).__name__}); removing the Docker objects directly")
-        return []
+        return None
+    return cluster
+
+
+def remove_resources(cluster: Cluster, settings: Settings) -> None:
+    """Let the operator take its Instances apart, as it would for a user; force is for what it leaves."""
     if OPERATOR.pid() is None:
         start_operator(settings)
     say("deleting the Instances and their data")
@@ -225,7 +235,6 @@ def remove_resources(settings: Settings) -> list[str]:
         if slow:
             say(f"the operator did not finish with {', '.join(slow)}; removing the Docker objects directly")
             control.drop_finalizers(cluster)
-    return []
 
 
 def status() -> int:
@@ -253,7 +262,7 @@ def status() -> int:
             body = cluster.get("Instance", name)
             found = (body or {}).get("status") or {}
             line(f"{name}", is_ready(body), f"{found.get('phase') or 'not there'} {found.get('url') or ''}")
-    except Exception as failed:  # noqa: BLE001 - status tells whatever it meets
+    except (ApiException, HTTPError, CommandFailed, OSError) as failed:
         line("control plane", False, f"{settings.kubeconfig_path}: {failed}")
     if not sound:
         console.print("`deploy/demo` brings the missing parts up again.")
