@@ -20,7 +20,7 @@ def remember() -> Record:
     """What to go back to, taken before dockerd starts for the first time. Empty where a Docker has been before us."""
     if Path("/sys/class/net/docker0").exists():
         return {}
-    record = {"ip_forward": _FORWARDING.read_text().strip()}
+    record = {"ip_forward": _FORWARDING.read_text().strip(), "bridges": " ".join(_docker_bridges())}
     for family in _FAMILIES:
         rules = _saved(family, "filter")
         if ":DOCKER " in rules:
@@ -34,7 +34,7 @@ def restore(record: Record) -> None:
     """Go back to it, unless there was a Docker before ours or another one runs now."""
     if not record or _another_dockerd():
         return
-    bridges = {"docker0", *(path.name for path in Path("/sys/class/net").glob("br-????????????"))}
+    bridges = {"docker0", *_docker_bridges()} - set(record["bridges"].split())
     for bridge in bridges:
         attempt(["ip", "link", "delete", bridge, "type", "bridge"])
     word = re.compile(r"(?<![\w-])(DOCKER[\w-]*|" + "|".join(map(re.escape, sorted(bridges))) + r")(?![\w-])")
@@ -51,6 +51,11 @@ def restore(record: Record) -> None:
     _FORWARDING.write_text(record["ip_forward"])
 
 
+def _docker_bridges() -> list[str]:
+    """Bridges named as Docker names those of its networks."""
+    return sorted(path.name for path in Path("/sys/class/net").glob("br-????????????"))
+
+
 def _saved(family: str, table: str) -> str:
     """The rules of one table; empty where this machine has no such table or program."""
     if shutil.which(f"{family}-save") is None:
@@ -62,14 +67,14 @@ def _saved(family: str, table: str) -> str:
 
 
 def _another_dockerd() -> bool:
-    """Whether a dockerd runs in this network namespace."""
+    """Whether a dockerd that has rules to lose runs in this network namespace; one that builds images has none."""
     here = os.readlink("/proc/self/ns/net")
     for pid in all_pids():
+        process = Path(f"/proc/{pid}")
         try:
-            if (
-                Path(f"/proc/{pid}/comm").read_text().strip() == "dockerd"
-                and os.readlink(f"/proc/{pid}/ns/net") == here
-            ):
+            if (process / "comm").read_text().strip() != "dockerd" or os.readlink(process / "ns/net") != here:
+                continue
+            if b"--iptables=false" not in (process / "cmdline").read_bytes():
                 return True
         except OSError:
             continue
