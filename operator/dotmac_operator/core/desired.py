@@ -97,7 +97,7 @@ class Desired:
         """Digest of everything that a rollout would change: the identity of one attempt."""
         parts = [spec.hash for spec in (self.database, *self.apps)]
         parts += [spec.hash for spec in (self.cache, self.migrate, self.bootstrap) if spec is not None]
-        return digest([self.release_name, self.version, *parts])
+        return digest([self.release_name, self.version, self.route.digest(), *parts])
 
     @property
     def serving_hash(self) -> str:
@@ -120,10 +120,18 @@ def domains(spec: InstanceSpec, server: ServerSpec) -> list[tuple[str, str]]:
     """(host name, TLS mode) in the order of the spec, or the default one.
 
     Raises:
-        SpecError: NoDomain, when there is neither a domain nor a base domain.
+        SpecError: NoDomain, when there is neither a domain nor a base domain; TlsNotServed, when a domain wants TLS on
+            a Server without.
     """
     default_mode = server.proxy.tls.mode
     if spec.domains:
+        wanting = [domain.host for domain in spec.domains if domain.tls not in (None, "Off")]
+        if wanting and default_mode == "Off":
+            raise SpecError(
+                "TlsNotServed",
+                f"domain {wanting[0]} wants TLS, but the Server's proxy publishes no HTTPS port (proxy.tls.mode: "
+                '"Off"): change one of the two',
+            )
         return [(domain.host, domain.tls or default_mode) for domain in spec.domains]
     if server.base_domain is None:
         raise SpecError("NoDomain", "spec.domains is empty and the Server has no baseDomain: set one of the two")

@@ -91,7 +91,19 @@ def without_route(config: Config, owner: str) -> Config:
     made = copy.deepcopy(config)
     for server in made["apps"]["http"]["servers"].values():
         server["routes"] = [route for route in server.get("routes", []) if route.get("group") != group(owner)]
+    _forget_subjects(made)
     return made
+
+
+def _forget_subjects(config: Config) -> None:
+    """No certificates for names that are served no more."""
+    served = _secure_hosts(config)
+    for policy in _policies(config):
+        if "subjects" in policy:
+            policy["subjects"] = [subject for subject in policy["subjects"] if subject in served]
+    if _policies(config):
+        kept = [policy for policy in _policies(config) if policy.get("subjects", True)]
+        config["apps"]["tls"]["automation"]["policies"] = kept
 
 
 def rebase(config: Config, proxy: Proxy) -> Config:
@@ -190,30 +202,40 @@ def _redirect(route: Route, hosts: list[str], port: int) -> Config:
 
 
 def _tls(proxy: Proxy, modes: dict[str, str]) -> Config:
-    internal = sorted(host for host, mode in modes.items() if mode == "Internal")
+    """Issuers: a policy for the names that want another one than the Server's, and the Server's for all others."""
     acme: Config = {"module": "acme"}
     if proxy.tls.email:
         acme["email"] = proxy.tls.email
     if proxy.tls.acme_directory:
         acme["ca"] = proxy.tls.acme_directory
-    policies: list[Config] = []
-    if internal:
-        policies.append({"subjects": internal, "issuers": [{"module": "internal"}]})
-    policies.append({"issuers": [{"module": "internal"} if proxy.tls.mode == "Internal" else acme]})
+    issuers = {"Acme": acme, "Internal": {"module": "internal"}}
+    usual, other = ("Internal", "Acme") if proxy.tls.mode == "Internal" else ("Acme", "Internal")
+    subjects = sorted(host for host, mode in modes.items() if mode == other)
+    policies: list[Config] = [{"subjects": subjects, "issuers": [issuers[other]]}] if subjects else []
+    policies.append({"issuers": [issuers[usual]]})
     return {"automation": {"policies": policies}}
+
+
+def _policies(config: Config) -> list[Config]:
+    found: list[Config] = config["apps"].get("tls", {}).get("automation", {}).get("policies", [])
+    return found
+
+
+def _mode(policy: Config) -> str:
+    return "Internal" if any(issuer.get("module") == "internal" for issuer in policy.get("issuers", [])) else "Acme"
+
+
+def _secure_hosts(config: Config) -> set[str]:
+    secure = config["apps"]["http"]["servers"].get(SECURE, {})
+    return {host for route in secure.get("routes", []) for host in _hosts(route)}
 
 
 def _modes(config: Config) -> dict[str, str]:
     """TLS mode of each host name that is served by TLS."""
-    tls = config["apps"].get("tls", {})
-    policies = tls.get("automation", {}).get("policies", [])
-    internal = {subject for policy in policies for subject in policy.get("subjects", [])}
-    rest = (
-        "Internal" if any(p["issuers"][0]["module"] == "internal" and "subjects" not in p for p in policies) else "Acme"
-    )
-    secure = config["apps"]["http"]["servers"].get(SECURE, {"routes": []})
-    hosts = {host for route in secure["routes"] for host in _hosts(route)}
-    return {host: "Internal" if host in internal else rest for host in hosts}
+    policies = _policies(config)
+    named = {subject: _mode(policy) for policy in policies for subject in policy.get("subjects", [])}
+    usual = next((_mode(policy) for policy in policies if "subjects" not in policy), "Acme")
+    return {host: named.get(host, usual) for host in _secure_hosts(config)}
 
 
 def _routes(config: Config | None, owner: str | None) -> Iterator[tuple[str, Config]]:

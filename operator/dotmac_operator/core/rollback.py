@@ -14,7 +14,7 @@ def undo(view: View) -> tuple[Action, ...]:
     old = view.previous
     if not old:
         return ()  # nothing else could serve, so what there is stays for somebody to look at
-    return (*_start_again(old), *_route_back(view, old), *_remove_new(view))
+    return (*_start_again(old), *_route_back(view), *_remove_new(view))
 
 
 def _start_again(old: tuple[ContainerFact, ...]) -> Iterator[Action]:
@@ -23,8 +23,9 @@ def _start_again(old: tuple[ContainerFact, ...]) -> Iterator[Action]:
             yield StartContainer("the previous version must serve", container.name)
 
 
-def _route_back(view: View, old: tuple[ContainerFact, ...]) -> Iterator[Action]:
-    exposed = [container for container in old if names.PORT in container.labels]
+def _route_back(view: View) -> Iterator[Action]:
+    serving = view.record.serving or ()
+    exposed = sorted((c for c in view.containers if c.name in serving and names.PORT in c.labels), key=lambda c: c.name)
     if not exposed or view.config is None:
         return
     upstreams = tuple(f"{container.name}:{container.labels[names.PORT]}" for container in exposed)
@@ -34,10 +35,11 @@ def _route_back(view: View, old: tuple[ContainerFact, ...]) -> Iterator[Action]:
 
 
 def _remove_new(view: View) -> Iterator[Action]:
-    new = {spec.name for spec in view.desired.apps}
-    new |= {spec.name for spec in (view.desired.migrate, view.desired.bootstrap) if spec is not None}
+    # What the failed change left as it was has been serving before it, and stays.
+    new = {spec.name for spec in view.desired.apps} - set(view.record.serving or ())
     new |= {container.name for container in view.debris}
     for container in view.containers:
-        one_shot = container.labels.get(names.ROLE) in (names.MIGRATE, names.BOOTSTRAP)
-        if container.name in new and not (one_shot and container.exit_code == 0):
+        one_shot = container.labels.get(names.ROLE) in (names.MIGRATE, names.BOOTSTRAP, names.BACKUP)
+        # A one-shot that failed goes, or the next try would find it in place of running anew.
+        if container.name in new or (one_shot and container.exit_code != 0):
             yield RemoveContainer("its version failed", container.name)

@@ -23,6 +23,8 @@ class Neighbour:
     hosts: tuple[str, ...]
     memory: int
     """Bytes."""
+    serving: bool = False
+    """Whether it has ever been served: what it has then is not taken from it by a newcomer."""
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,8 @@ class Contexts:
             hosts = tuple(host for host, _ in desired.domains(other.spec, server.spec))
         except SpecError:
             hosts = ()
-        return Neighbour(other.key, other.ref.uid, other.spec.org_code, hosts, self.memory_of(other))
+        serving = other.status.release is not None and other.status.release.current is not None
+        return Neighbour(other.key, other.ref.uid, other.spec.org_code, hosts, self.memory_of(other), serving)
 
     def _candidate(self, server: Server) -> Candidate | None:
         if server.spec is None or server.deleting:

@@ -47,6 +47,8 @@ def release_allowed(
 
 
 def _taken_names(view: View) -> Verdict | None:
+    if view.containers:
+        return None  # it has the name; the newcomer is the one who waits
     mine = view.desired.org_code.lower()
     for other in view.neighbours:
         if other.org_code.lower() == mine:
@@ -59,13 +61,16 @@ def _taken_names(view: View) -> Verdict | None:
 
 
 def _taken_hosts(view: View) -> Verdict | None:
+    serving = view.record.release is not None and view.record.release.current is not None
     for host, _ in view.desired.route.hosts:
+        owner = proxy.owner_of_host(view.config, host)
+        if owner == view.desired.tenant.uid:
+            continue  # it is served under this name; whoever claims it as well is the one who waits
         for other in view.neighbours:
-            if host in other.hosts:
+            if host in other.hosts and not (serving and owner is None and not other.serving):
                 return blocked(
                     "DomainTaken", f"domain {host} belongs to Instance {other.key}: remove it from one", after=RETRY
                 )
-        owner = proxy.owner_of_host(view.config, host)
         if owner not in (None, view.desired.tenant.uid) and owner in {other.uid for other in view.neighbours}:
             return blocked("DomainTaken", f"the proxy serves domain {host} for another Instance", after=RETRY)
     return None
