@@ -11,6 +11,7 @@ from cryptography.fernet import Fernet
 from dotmac_api.logs import configure_logs
 from dotmac_api.main import create_app
 from dotmac_api.migrations import upgrade
+from dotmac_api.mirror.rebuild import RebuildFailed, rebuild, run_mirror
 from dotmac_api.settings import Settings, SettingsRefused, load_settings, random_key
 
 app = typer.Typer(add_completion=True, no_args_is_help=True, help=__doc__)
@@ -66,6 +67,29 @@ def openapi() -> None:
         }
     )
     typer.echo(json.dumps(create_app(throwaway).openapi(), indent=2))
+
+
+@app.command()
+def mirror() -> None:
+    """Run the mirror's projector alone, without serving requests; one of all that run leads."""
+    settings = settings_or_exit()
+    configure_logs(settings)
+    asyncio.run(run_mirror(settings))
+
+
+@app.command("rebuild-mirror")
+def rebuild_mirror(
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the end.")] = 120.0,
+) -> None:
+    """Read everything anew from Kubernetes into the mirror; readers keep what is there until it is replaced."""
+    settings = settings_or_exit()
+    configure_logs(settings)
+    try:
+        seconds, objects = asyncio.run(rebuild(settings, timeout))
+    except RebuildFailed as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"rebuilt {objects} objects in {seconds:.1f} s")
 
 
 @app.command("generate-key")

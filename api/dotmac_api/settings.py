@@ -7,6 +7,7 @@ import os
 import secrets
 from collections import Counter
 from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -69,7 +70,29 @@ class Settings(BaseSettings):
     )
 
     kubeconfig: Path | None = Field(default=None, description="else the cluster's own service account")
-    namespace: str = "default"
+    kube_context: str | None = Field(default=None, description="context of the kubeconfig; its current one if absent")
+    namespace: str = Field(default="default", description="where servers and instances are made and mirrored from")
+    all_namespaces: bool = Field(default=False, description="mirror the servers and instances of every namespace")
+    mirror_enabled: bool = Field(default=True, description="run a projector here; one of all replicas leads")
+    mirror_max_lag_seconds: float = Field(default=15.0, gt=0, description="/health/ready fails beyond it")
+    webhooks_enabled: bool = Field(default=True, description="deliver webhooks from this process")
+    webhook_allow_networks: str = Field(
+        default="", description="private networks that webhooks may call, such as 10.1.0.0/16, comma separated"
+    )
+
+    @cached_property
+    def webhook_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Private networks that webhooks may call. Raises ValueError for what is no network."""
+        parts = (part.strip() for part in self.webhook_allow_networks.split(","))
+        return tuple(ip_network(part) for part in parts if part)
+
+    @field_validator("webhook_allow_networks")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for part in value.split(","):
+            if part.strip():
+                ip_network(part.strip())
+        return value
 
     @field_validator("encryption_keys", mode="before")
     @classmethod

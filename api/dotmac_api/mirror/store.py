@@ -1,0 +1,223 @@
+"""The writing side of the mirror. One connection, which also holds the lock: when it is lost, both are."""
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import delete, func, literal, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dotmac_api.mirror.models import CHANGES, MODELS, CursorRow, EpochRow, InstanceRow, ServerRow, TransitionRow
+from dotmac_api.mirror.projection import Row
+from dotmac_api.mirror.transitions import transitions
+from dotmac_api.webhooks.outbox import enqueue
+
+LOCK = 0x646F746D6163
+"""Key of the advisory lock: "dotmac" in ASCII."""
+CHANNEL = "dotmac_mirror"
+"""Notified, without a payload, when a transaction changed a mirrored row."""
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of one resource. `gone`: the last one, known from its deletion."""
+
+    row: Row
+    gone: bool = False
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a collection was read, and how many seconds behind its newest arrival that is."""
+
+    resource_version: int
+    behind: float | None
+    """None: no watch is open, so nothing is known."""
+    problem: str | None
+
+
+class MirrorStore:
+    """All statements of the projector. Every method runs inside the transaction that the caller holds."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def lock(self) -> bool:
+        """Whether this connection is now the one that may write."""
+        return bool(await self._connection.scalar(select(func.pg_try_advisory_lock(LOCK))))
+
+    async def epoch(self, *, hold: bool = False) -> int:
+        """The number of rebuilds ordered so far; `hold` keeps the next one out until this transaction ends."""
+        query = select(EpochRow.epoch)
+        return await self._connection.scalar(query.with_for_update(read=True) if hold else query) or 0
+
+    async def cursors(self, paths: Iterable[str]) -> dict[str, int]:
+        """Path -> resourceVersion to watch from; those of other paths are dropped."""
+        wanted = list(paths)
+        await self._connection.execute(delete(CursorRow).where(CursorRow.path.not_in(wanted)))
+        rows = await self._connection.execute(select(CursorRow.path, CursorRow.resource_version))
+        return {path: version for path, version in rows}
+
+    async def advance(self, positions: Mapping[str, Position]) -> None:
+        """Notes how far each collection is; a resourceVersion never goes back, but for 0 (list again)."""
+        for path, position in positions.items():
+            values: dict[str, Any] = {"resource_version": position.resource_version, "problem": position.problem}
+            current: Any = NEVER
+            if position.behind is not None:
+                current = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, literal(position.behind))
+                values["current_at"] = current
+            made = insert(CursorRow).values({**values, "path": path, "current_at": current})
+            await self._connection.execute(made.on_conflict_do_update(index_elements=["path"], set_=values))
+
+    async def record(self, kind: str, versions: Sequence[Version], *, seed: bool = False) -> int:
+        """Takes versions in, in the order given; returns how many were dropped.
+
+        A version that is not newer than the row is dropped: the mirror never goes backwards. `seed`: the collection
+        is listed for the first time, so a resource that is not known yet was not created just now.
+        """
+        kept = await self._kept(kind, [version.row for version in versions])
+        latest: dict[uuid.UUID, Row] = {}
+        history: list[Row] = []
+        dropped = 0
+        moment = datetime.now(UTC)
+        uid_name = MODELS[kind].UID
+        for version in versions:
+            uid = version.row[uid_name]
+            old = kept.get(uid)
+            if old is not None and old["resource_version"] >= version.row["resource_version"]:
+                dropped += 1
+                continue
+            row = {**version.row, "deleted_at": moment if version.gone else None, "mirrored_at": moment}
+            if old is not None or not seed:
+                history += _history(kind, uid, old, row, version.gone)
+            kept[uid] = latest[uid] = row
+        if latest:
+            await self._upsert(kind, list(latest.values()))
+            await self._link(kind, list(latest.values()))
+            await self._append(history)
+            await self._connection.execute(select(func.pg_notify(CHANNEL, "")))
+        return dropped
+
+    async def sweep(self, kind: str, listed: frozenset[uuid.UUID], resource_version: int) -> int:
+        """After a whole list: rows that it does not have are gone. Returns how many."""
+        model = MODELS[kind]
+        table = model.__table__
+        known = select(table).where(model.deleted_at.is_(None), model.resource_version <= resource_version)
+        rows = [dict(row) for row in (await self._connection.execute(known)).mappings()]
+        gone = [_columns(row) | {"resource_version": resource_version} for row in rows if row[model.UID] not in listed]
+        # A row that was last seen at the very version of the list counts as older than it.
+        return await self._bury(kind, gone)
+
+    async def _bury(self, kind: str, rows: list[Row]) -> int:
+        moment = datetime.now(UTC)
+        model = MODELS[kind]
+        history: list[Row] = []
+        for row in rows:
+            history += _history(kind, row[model.UID], row, row, True)
+        if rows:
+            uids = [row[model.UID] for row in rows]
+            values = {
+                "deleted_at": moment,
+                "mirrored_at": moment,
+                "resource_version": rows[0]["resource_version"],
+                "change": CHANGES.next_value(),
+            }
+            await self._connection.execute(update(model).where(getattr(model, model.UID).in_(uids)).values(values))
+            await self._link(kind, rows)
+            await self._append(history)
+            await self._connection.execute(select(func.pg_notify(CHANNEL, "")))
+        return len(rows)
+
+    async def _kept(self, kind: str, rows: Sequence[Row]) -> dict[uuid.UUID, Row]:
+        model = MODELS[kind]
+        column = getattr(model, model.UID)
+        query = select(model.__table__).where(column.in_({row[model.UID] for row in rows}))
+        found = (await self._connection.execute(query)).mappings()
+        return {row[model.UID]: dict(row) for row in found}
+
+    async def _upsert(self, kind: str, rows: list[Row]) -> None:
+        model = MODELS[kind]
+        made = insert(model)
+        changed: dict[str, Any] = {name: made.excluded[name] for name in rows[0] if name != model.UID}
+        changed["change"] = CHANGES.next_value()
+        newer = model.resource_version < made.excluded.resource_version
+        await self._connection.execute(
+            made.on_conflict_do_update(index_elements=[model.UID], set_=changed, where=newer), rows
+        )
+
+    async def _link(self, kind: str, rows: list[Row]) -> None:
+        """Points `instances.server_id` at the Server that is named; either of the two may come first."""
+        if kind == "Instance":
+            touched = InstanceRow.instance_id.in_([row["instance_id"] for row in rows])
+        elif kind == "Server":
+            names = [(row["namespace"], row["name"]) for row in rows]
+            touched = tuple_(InstanceRow.namespace, InstanceRow.server_name).in_(names)
+        else:
+            return
+        server = (
+            select(ServerRow.server_id)
+            .where(
+                ServerRow.deleted_at.is_(None),
+                ServerRow.namespace == InstanceRow.namespace,
+                ServerRow.name == InstanceRow.server_name,
+            )
+            .order_by(ServerRow.created_at.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        await self._connection.execute(
+            update(InstanceRow)
+            .where(touched, InstanceRow.deleted_at.is_(None), InstanceRow.server_id.is_distinct_from(server))
+            .values(server_id=server, change=CHANGES.next_value())
+        )
+
+    async def _append(self, history: list[Row]) -> None:
+        if history:
+            made = await self._connection.scalars(insert(TransitionRow).returning(TransitionRow.id), history)
+            await enqueue(self._connection, list(made))
+
+
+async def order_rebuild(connection: AsyncConnection) -> None:
+    """Everything is listed anew, by whichever projector runs. Readers keep what is there until it is replaced.
+
+    Versions are forgotten, so that the mirror follows even a Kubernetes that was restored to an earlier state.
+    """
+    await connection.execute(update(EpochRow).values(epoch=EpochRow.epoch + 1))
+    for model in MODELS.values():
+        await connection.execute(update(model).values(resource_version=0))
+    await connection.execute(update(CursorRow).values(resource_version=0, current_at=NEVER))
+
+
+def _columns(row: Mapping[str, Any]) -> Row:
+    return {name: value for name, value in row.items() if name != "change"}
+
+
+def _history(kind: str, uid: uuid.UUID, old: Mapping[str, Any] | None, row: Row, gone: bool) -> list[Row]:
+    was_gone = old is not None and old["deleted_at"] is not None
+    if gone and was_gone:
+        return []
+    return [
+        {
+            "event": made.event,
+            "uid": uid,
+            "namespace": row["namespace"],
+            "name": row["name"],
+            "org_code": row.get("org_code"),
+            "subject": made.subject,
+            "before": made.before,
+            "after": made.after,
+            "reason": made.reason,
+            "message": made.message,
+            "generation": row["generation"],
+            "resource_version": row["resource_version"],
+            "at": made.at or datetime.now(UTC),
+        }
+        for made in transitions(kind, old, row, gone=gone)
+    ]
+
+
+ENSURE_EPOCH = text("INSERT INTO mirror_epoch (id, epoch) VALUES (1, 0) ON CONFLICT DO NOTHING")
