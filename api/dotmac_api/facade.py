@@ -13,6 +13,7 @@ from dotmac_api.auth.passwords import Passwords
 from dotmac_api.auth.tokens import TokenIssuer
 from dotmac_api.database import Sessions, make_engine, make_sessions
 from dotmac_api.domains.store import SettingsStore
+from dotmac_api.fleet import Fleet, build_fleet
 from dotmac_api.ratelimit import AuthLimits
 from dotmac_api.settings import Settings
 from dotmac_api.vault import Vault
@@ -37,6 +38,7 @@ class Facade:
     domains: SettingsStore
     limits: AuthLimits
     passwords: Passwords
+    fleet: Fleet
     checks: dict[str, ReadinessCheck] = field(default_factory=dict)
 
     async def close(self) -> None:
@@ -62,6 +64,7 @@ def build_facade(settings: Settings) -> Facade:
     side_engine = make_engine(settings, pool_size=2)
     vault = Vault(settings)
     domains = SettingsStore(make_sessions(side_engine), vault, settings.overrides)
+    fleet = build_fleet(settings, sessions, vault)
     facade = Facade(
         settings=settings,
         engine=engine,
@@ -75,6 +78,7 @@ def build_facade(settings: Settings) -> Facade:
         domains=domains,
         limits=AuthLimits(settings, domains),
         passwords=Passwords(settings.password_hash_concurrency),
+        fleet=fleet,
     )
 
     async def database() -> dict[str, object]:
@@ -87,4 +91,5 @@ def build_facade(settings: Settings) -> Facade:
         return {}
 
     facade.checks.update(database=database, redis=cache)
+    facade.checks.update(kubernetes=fleet.kubernetes_ready, mirror=fleet.mirror_ready)
     return facade

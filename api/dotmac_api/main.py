@@ -9,23 +9,37 @@ from dotmac_api import health
 from dotmac_api.access import assert_guarded
 from dotmac_api.audit.trail import AuditTrail
 from dotmac_api.auth import endpoints as auth
+from dotmac_api.catalog import endpoints as catalog
 from dotmac_api.errors import ERROR_RESPONSES, install_handlers
 from dotmac_api.facade import Facade, build_facade
+from dotmac_api.instances import endpoints as instances
+from dotmac_api.live import endpoints as live
 from dotmac_api.middleware import RequestContext
 from dotmac_api.people import endpoints as people
+from dotmac_api.servers import endpoints as servers
 from dotmac_api.settings import Settings
+from dotmac_api.webhooks import endpoints as webhooks
 
 PREFIX = "/api/v1"
 
 # One line for each noun.
-ROUTERS: tuple[APIRouter, ...] = (auth.router, people.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    auth.router,
+    people.router,
+    servers.router,
+    instances.router,
+    catalog.router,
+    live.router,
+    webhooks.router,
+)
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     facade: Facade = app.state.facade
     try:
-        yield
+        async with facade.fleet.running():
+            yield
     finally:
         await facade.close()
 

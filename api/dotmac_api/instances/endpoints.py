@@ -1,0 +1,239 @@
+"""/instances."""
+
+import uuid
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Response, status
+from fastapi import Path as UrlPath
+
+from dotmac_api.access import require
+from dotmac_api.database import DatabaseSession
+from dotmac_api.deps import FacadeDep, IfMatch
+from dotmac_api.etag import etag_of, set_etag
+from dotmac_api.gateway.edge import intent_of
+from dotmac_api.instances import service
+from dotmac_api.instances.schemas import (
+    Deploy,
+    DomainBody,
+    DomainRead,
+    DriftRead,
+    FlagChange,
+    HealthRead,
+    InstanceCreate,
+    InstanceRead,
+    InstanceUpdate,
+    PlanChange,
+    PlanRead,
+    StepsRead,
+    TransitionRead,
+    VersionChange,
+)
+from dotmac_api.instances.service import InstanceWriter
+from dotmac_api.mirror.models import InstanceRow
+from dotmac_api.principal import Principal
+from dotmac_api.schemas import ListSlice, Page
+from dotmac_crds.base import SUBDOMAIN
+
+router = APIRouter(prefix="/instances", tags=["instances"])
+
+Reader = Annotated[Principal, require("instances:read")]
+Force = Annotated[bool, Query(description="take the changed fields over from other managers, such as kubectl")]
+Name = Annotated[str | None, Query(max_length=253, pattern=r"^[^\x00]*$")]
+FlagKey = Annotated[str, UrlPath(min_length=1, max_length=63, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
+Host = Annotated[str, UrlPath(min_length=1, max_length=253, pattern=SUBDOMAIN)]
+Status = Literal["provisioned", "deploying", "running", "stopped", "error"]
+EventName = Literal[
+    "instance.created",
+    "instance.deleted",
+    "instance.status_changed",
+    "instance.release_changed",
+    "instance.condition_changed",
+    "instance.step_changed",
+    "instance.drift_repaired",
+]
+
+
+async def _readable(principal: Reader, session: DatabaseSession, instance_id: uuid.UUID) -> InstanceRow:
+    return await service.find_instance(session, principal, instance_id)
+
+
+Readable = Annotated[InstanceRow, Depends(_readable)]
+
+
+class Write:
+    """What a write on one instance needs: its row as the caller sees it, and the writer in the caller's name."""
+
+    def __init__(self, row: InstanceRow, writer: InstanceWriter) -> None:
+        self.row = row
+        self.writer = writer
+
+
+def _writing(permission: str, *, admin: bool = False) -> object:
+    async def prepare(
+        principal: Annotated[Principal, require(permission, admin=admin)],
+        session: DatabaseSession,
+        facade: FacadeDep,
+        instance_id: uuid.UUID,
+        if_match: IfMatch = None,
+        force: Force = False,
+    ) -> Write:
+        row = await service.find_instance(session, principal, instance_id)
+        return Write(row, InstanceWriter(facade.fleet.gateway, intent_of(principal, if_match, force=force)))
+
+    return Depends(prepare)
+
+
+Changing = Annotated[Write, _writing("instances:write")]
+Deploying = Annotated[Write, _writing("instances:deploy")]
+
+
+def answer(response: Response, row: InstanceRow) -> InstanceRead:
+    set_etag(response, etag_of(row.resource_version))
+    return InstanceRead.of(row)
+
+
+@router.get("")
+async def list_instances(
+    principal: Reader,
+    session: DatabaseSession,
+    page: ListSlice,
+    status: Status | None = None,
+    org_code: Name = None,
+    server_id: uuid.UUID | None = None,
+    plan: Name = None,
+    release: Name = None,
+    sector_type: Literal["PRIVATE", "PUBLIC", "NGO"] | None = None,
+    search: Annotated[str | None, Query(max_length=120, pattern=r"^[^\x00]*$")] = None,
+) -> Page[InstanceRead]:
+    wanted = service.InstanceFilter(status, org_code, server_id, plan, release, sector_type, search)
+    rows, count = await service.list_instances(session, principal, page, wanted)
+    return Page(items=[InstanceRead.of(row) for row in rows], count=count, limit=page.limit, offset=page.offset)
+
+
+@router.post("", status_code=status.HTTP_202_ACCEPTED)
+async def create_instance(
+    principal: Annotated[Principal, require("instances:write")],
+    session: DatabaseSession,
+    facade: FacadeDep,
+    body: InstanceCreate,
+    response: Response,
+) -> InstanceRead:
+    """Accepted by Kubernetes; the operator then deploys it. Follow it at /instances/{id}/stream or /steps."""
+    writer = InstanceWriter(facade.fleet.gateway, intent_of(principal, None))
+    return answer(response, await writer.create(session, principal, body, facade.settings.namespace))
+
+
+@router.get("/{instance_id}")
+async def get_instance(row: Readable, response: Response) -> InstanceRead:
+    return answer(response, row)
+
+
+@router.patch("/{instance_id}", status_code=status.HTTP_202_ACCEPTED)
+async def update_instance(write: Changing, body: InstanceUpdate, response: Response) -> InstanceRead:
+    return answer(response, await write.writer.update(write.row, body))
+
+
+@router.delete("/{instance_id}", status_code=status.HTTP_202_ACCEPTED)
+async def delete_instance(
+    write: Annotated[Write, _writing("instances:delete", admin=True)], response: Response
+) -> InstanceRead:
+    """The operator removes it from its host; its data as `deletion_policy` says. Waits while `deletion_protected`."""
+    return answer(response, await write.writer.delete(write.row))
+
+
+@router.post("/{instance_id}/deploy", status_code=status.HTTP_202_ACCEPTED)
+async def deploy(write: Deploying, response: Response, body: Deploy | None = None) -> InstanceRead:
+    """Deploys `release`, or what is set already; a change that had failed is tried again."""
+    if body is not None and body.release is not None:
+        return answer(response, await write.writer.release(write.row, body.release, reconcile=True))
+    return answer(response, await write.writer.reconcile(write.row))
+
+
+@router.post("/{instance_id}/reconfigure", status_code=status.HTTP_202_ACCEPTED)
+async def reconfigure(write: Deploying, body: InstanceUpdate, response: Response) -> InstanceRead:
+    """Changes the fields that are sent, and has the operator act at once, also on what had failed before."""
+    return answer(response, await write.writer.update(write.row, body, reconcile=True))
+
+
+@router.post("/{instance_id}/restart", status_code=status.HTTP_202_ACCEPTED)
+async def restart(write: Annotated[Write, _writing("instances:restart")], response: Response) -> InstanceRead:
+    """Replaces the application's containers; the old ones serve until the new ones are healthy."""
+    return answer(response, await write.writer.restart(write.row))
+
+
+@router.put("/{instance_id}/version", status_code=status.HTTP_202_ACCEPTED)
+async def change_version(write: Deploying, body: VersionChange, response: Response) -> InstanceRead:
+    return answer(response, await write.writer.release(write.row, body.release))
+
+
+@router.put("/{instance_id}/plan", status_code=status.HTTP_202_ACCEPTED)
+async def change_plan(write: Changing, body: PlanChange, response: Response) -> InstanceRead:
+    return answer(response, await write.writer.plan(write.row, body.plan))
+
+
+@router.get("/{instance_id}/steps")
+async def get_steps(row: Readable) -> StepsRead:
+    """The ten steps as they are; how they came to be so is in /events?event=instance.step_changed."""
+    return StepsRead.of(row)
+
+
+@router.get("/{instance_id}/plan")
+async def get_plan(row: Readable) -> PlanRead:
+    return PlanRead.of(row)
+
+
+@router.get("/{instance_id}/drift")
+async def get_drift(row: Readable) -> DriftRead:
+    return DriftRead.of(row)
+
+
+@router.get("/{instance_id}/health")
+async def get_health(row: Readable) -> HealthRead:
+    return HealthRead.of(row)
+
+
+@router.get("/{instance_id}/events")
+async def list_events(
+    row: Readable, session: DatabaseSession, page: ListSlice, event: EventName | None = None
+) -> Page[TransitionRead]:
+    """What changed on it, as history: conditions, steps, releases, repairs. Newest first unless asked otherwise."""
+    rows, count = await service.list_events(session, row, page, event)
+    return Page(items=[TransitionRead.of(r) for r in rows], count=count, limit=page.limit, offset=page.offset)
+
+
+@router.put("/{instance_id}/flags/{key}", status_code=status.HTTP_202_ACCEPTED)
+async def set_flag(write: Changing, key: FlagKey, body: FlagChange, response: Response) -> InstanceRead:
+    return answer(response, await write.writer.flag(write.row, key, body.enabled))
+
+
+@router.delete("/{instance_id}/flags/{key}", status_code=status.HTTP_202_ACCEPTED)
+async def remove_flag(write: Changing, key: FlagKey, response: Response) -> InstanceRead:
+    return answer(response, await write.writer.flag(write.row, key, None))
+
+
+@router.put("/{instance_id}/modules/{name}", status_code=status.HTTP_202_ACCEPTED)
+async def activate_module(write: Changing, name: FlagKey, response: Response) -> InstanceRead:
+    return answer(response, await write.writer.module(write.row, name, True))
+
+
+@router.delete("/{instance_id}/modules/{name}", status_code=status.HTTP_202_ACCEPTED)
+async def deactivate_module(write: Changing, name: FlagKey, response: Response) -> InstanceRead:
+    return answer(response, await write.writer.module(write.row, name, False))
+
+
+@router.get("/{instance_id}/domains")
+async def list_domains(row: Readable, page: ListSlice) -> Page[DomainRead]:
+    """The names that the instance asks for, in their order: the first one is its main one."""
+    found = [DomainRead(host=d["host"], tls=d.get("tls")) for d in row.spec.get("domains") or []]
+    part = found[page.offset : page.offset + page.limit]
+    return Page(items=part, count=len(found), limit=page.limit, offset=page.offset)
+
+
+@router.post("/{instance_id}/domains", status_code=status.HTTP_202_ACCEPTED)
+async def add_domain(write: Changing, body: DomainBody, response: Response) -> InstanceRead:
+    return answer(response, await write.writer.add_domain(write.row, service.wire_domain(body.host, body.tls)))
+
+
+@router.delete("/{instance_id}/domains/{host}", status_code=status.HTTP_202_ACCEPTED)
+async def remove_domain(write: Changing, host: Host, response: Response) -> InstanceRead:
+    return answer(response, await write.writer.remove_domain(write.row, host))

@@ -1,0 +1,372 @@
+"""Bodies of /instances."""
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, StringConstraints, model_validator
+
+from dotmac_api.mirror.models import InstanceRow, TransitionRow
+from dotmac_api.mirror.projection import STEP_WORDS, condition
+from dotmac_api.schemas import Body
+from dotmac_api.servers.schemas import ConditionRead, Labels, MirroredRead, common, reconciliation
+from dotmac_crds.base import Email, EnvName, Hostname, ObjectName, SecretKey
+from dotmac_crds.instance import FlagName, SettingName
+
+OrgCode = Annotated[str, Field(min_length=2, max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,38}[A-Za-z0-9]$")]
+OrgName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Username = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
+Value = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\x00]*$", strip_whitespace=False)]
+Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217")]
+
+
+class SecretKeyBody(Body):
+    name: ObjectName
+    key: SecretKey
+
+
+class EnvBody(Body):
+    """One variable: exactly one of value and secret."""
+
+    name: EnvName
+    value: Value | None = None
+    secret: SecretKeyBody | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.value is None) == (self.secret is None):
+            raise ValueError("send exactly one of value and secret; passwords belong into a Secret")
+        return self
+
+
+class DomainBody(Body):
+    host: Hostname
+    tls: Literal["Acme", "Internal", "Off"] | None = None
+
+
+class InstanceSettings(Body):
+    """What can be set on an instance, and changed later."""
+
+    org_name: OrgName | None = None
+    release: ObjectName | None = None
+    plan: ObjectName | None = None
+    domains: Annotated[list[DomainBody] | None, Field(max_length=32)] = None
+    admin_email: Email | None = None
+    admin_username: Username | None = None
+    sector_type: Literal["PRIVATE", "PUBLIC", "NGO"] | None = None
+    framework: Literal["IFRS", "IPSAS", "BOTH"] | None = None
+    currency: Currency | None = None
+    settings: Annotated[dict[SettingName, Value] | None, Field(max_length=64)] = None
+    env: Annotated[list[EnvBody] | None, Field(max_length=64)] = None
+    features: Annotated[dict[FlagName, bool] | None, Field(max_length=64)] = None
+    modules: Annotated[list[FlagName] | None, Field(max_length=64)] = None
+    deletion_policy: Literal["Retain", "Delete"] | None = None
+    deletion_protected: bool | None = None
+    labels: Labels | None = None
+
+
+class InstanceCreate(InstanceSettings):
+    name: Annotated[ObjectName | None, Field(description="name of the resource; made from org_code when absent")] = None
+    org_code: OrgCode
+    org_name: OrgName
+    release: ObjectName
+    plan: ObjectName
+    admin_email: Email
+    server_id: uuid.UUID | None = None
+    server: Annotated[ObjectName | None, Field(description="name of the server, instead of server_id")] = None
+    placement: Annotated[
+        Labels | None, Field(description="labels of servers to choose among, instead of a server; {}: any")
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if sum(value is not None for value in (self.server_id, self.server, self.placement)) != 1:
+            raise ValueError("send exactly one of server_id, server and placement")
+        return self
+
+
+class InstanceUpdate(InstanceSettings):
+    """Only the fields that are sent change. null takes a field back to its default; lists are replaced."""
+
+    @model_validator(mode="after")
+    def _not_null(self) -> Self:
+        for name in ("org_name", "release", "plan", "admin_email"):
+            if name in self.model_fields_set and getattr(self, name) is None:
+                raise ValueError(f"{name} may be left out, but not null")
+        return self
+
+
+class Deploy(Body):
+    """A deployment: of another release, or (without one) of what is set already."""
+
+    release: ObjectName | None = None
+
+
+class VersionChange(Body):
+    release: ObjectName
+
+
+class PlanChange(Body):
+    plan: ObjectName
+
+
+class FlagChange(Body):
+    enabled: bool
+
+
+SPEC_PATHS: dict[str, tuple[str, ...]] = {
+    "org_name": ("orgName",),
+    "release": ("releaseRef", "name"),
+    "plan": ("classRef", "name"),
+    "domains": ("domains",),
+    "admin_email": ("admin", "email"),
+    "admin_username": ("admin", "username"),
+    "sector_type": ("settings", "sectorType"),
+    "framework": ("settings", "accountingFramework"),
+    "currency": ("settings", "currency"),
+    "settings": ("settings", "values"),
+    "env": ("env",),
+    "features": ("features",),
+    "modules": ("modules",),
+    "deletion_policy": ("deletion", "policy"),
+    "deletion_protected": ("deletion", "protected"),
+}
+"""Field of the body -> where it is in Instance.spec."""
+
+FIELD_NAMES = {"spec." + ".".join(path): ours for ours, path in SPEC_PATHS.items()} | {
+    "spec.releaseRef": "release",
+    "spec.classRef": "plan",
+    "spec.orgCode": "org_code",
+    "spec.serverRef": "server",
+    "spec.placement": "placement",
+    "metadata.name": "name",
+    "metadata.labels": "labels",
+}
+
+
+class StepRead(BaseModel):
+    """One of the ten steps."""
+
+    name: str
+    status: Literal["pending", "running", "success", "failed", "skipped"]
+    started_at: datetime | None
+    finished_at: datetime | None
+    message: str | None
+
+    @classmethod
+    def of(cls, step: dict[str, Any]) -> Self:
+        return cls(
+            name=step["name"],
+            status=STEP_WORDS[step["state"]],
+            started_at=step.get("startedAt"),
+            finished_at=step.get("finishedAt"),
+            message=step.get("message"),
+        )
+
+
+class EnvRead(BaseModel):
+    name: str
+    value: str | None
+    secret: SecretKeyBody | None
+
+
+class DomainRead(BaseModel):
+    host: str
+    tls: str | None
+
+
+class InstanceRead(MirroredRead):
+    instance_id: uuid.UUID
+    server_id: uuid.UUID | None
+    server: str | None
+    org_code: str
+    org_name: str
+    sector_type: str
+    framework: str
+    currency: str
+    status: Literal["provisioned", "deploying", "running", "stopped", "error"]
+    phase: str | None
+    domain: str | None
+    domains: list[DomainRead]
+    app_url: str | None
+    admin_email: str
+    admin_username: str
+    plan: str
+    release: str
+    deployed_release: str | None
+    deployed_version: str | None
+    previous_release: str | None
+    target_release: str | None
+    settings: dict[str, str]
+    env: list[EnvRead]
+    features: dict[str, bool]
+    modules: list[str]
+    deletion_policy: str
+    deletion_protected: bool
+    step: str | None
+    steps: list[StepRead]
+    conditions: list[ConditionRead]
+    reconcile_requested_at: str | None
+    last_handled_reconcile_at: str | None
+
+    @classmethod
+    def of(cls, row: InstanceRow) -> Self:
+        """From a row, or from one that `project` made and that was never stored."""
+        return cls.model_validate(
+            common(row)
+            | _columns(row)
+            | _spec(row.spec)
+            | _observed(row.observed)
+            | reconciliation(row.annotations, row.observed)
+        )
+
+
+_COLUMNS = (
+    "instance_id", "server_id", "org_code", "org_name", "sector_type", "framework", "currency", "status", "phase",
+    "domain", "app_url", "admin_email", "admin_username", "release", "deployed_release", "deployed_version",
+)  # fmt: skip
+
+
+def _columns(row: InstanceRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _COLUMNS} | {"server": row.server_name, "plan": row.plan_id}
+
+
+def _spec(spec: dict[str, Any]) -> dict[str, Any]:
+    deletion = spec.get("deletion") or {}
+    return {
+        "domains": [{"host": d["host"], "tls": d.get("tls")} for d in spec.get("domains") or []],
+        "settings": (spec.get("settings") or {}).get("values") or {},
+        "env": [
+            {"name": e["name"], "value": e.get("value"), "secret": e.get("secretKeyRef")} for e in spec.get("env") or []
+        ],
+        "features": spec.get("features") or {},
+        "modules": spec.get("modules") or [],
+        "deletion_policy": deletion.get("policy", "Retain"),
+        "deletion_protected": deletion.get("protected", False),
+    }
+
+
+def _observed(observed: dict[str, Any]) -> dict[str, Any]:
+    release = observed.get("release") or {}
+    return {
+        "previous_release": release.get("previous"),
+        "target_release": release.get("target"),
+        "step": observed.get("step"),
+        "steps": [StepRead.of(step) for step in observed.get("steps") or []],
+        "conditions": observed.get("conditions") or [],
+    }
+
+
+class Progress(BaseModel):
+    """How far a deployment is, and since when that is known."""
+
+    generation: int
+    observed_generation: Annotated[int, Field(serialization_alias="observedGeneration")]
+    mirrored_at: Annotated[datetime | None, Field(serialization_alias="mirroredAt")]
+
+    @staticmethod
+    def marks(row: InstanceRow) -> dict[str, Any]:
+        return {
+            "generation": row.generation,
+            "observed_generation": row.observed_generation,
+            "mirrored_at": row.mirrored_at,
+        }
+
+
+class StepsRead(Progress):
+    step: str | None
+    steps: list[StepRead]
+
+    @classmethod
+    def of(cls, row: InstanceRow) -> Self:
+        steps = [StepRead.of(step) for step in row.observed.get("steps") or []]
+        return cls(**cls.marks(row), step=row.observed.get("step"), steps=steps)
+
+
+class PlannedActionRead(BaseModel):
+    step: str
+    action: str
+    reason: str
+
+
+class PlanRead(Progress):
+    """What is still to be done; empty when the host matches the spec."""
+
+    hash: str
+    actions: list[PlannedActionRead]
+
+    @classmethod
+    def of(cls, row: InstanceRow) -> Self:
+        plan = row.observed.get("plan") or {}
+        return cls(**cls.marks(row), hash=plan.get("hash", ""), actions=plan.get("actions") or [])
+
+
+class DriftRead(Progress):
+    """Whether the host matches the spec, and what was repaired last."""
+
+    in_sync: bool | None
+    reason: str
+    message: str
+    last_repaired: str | None
+    last_repaired_at: datetime | None
+
+    @classmethod
+    def of(cls, row: InstanceRow) -> Self:
+        word = condition(row.observed, "InSync")
+        found = next((c for c in row.observed.get("conditions") or () if c["type"] == "InSync"), None) or {}
+        drift = row.observed.get("drift") or {}
+        return cls(
+            **cls.marks(row),
+            in_sync={"True": True, "False": False}.get(word),
+            reason=found.get("reason", ""),
+            message=found.get("message", ""),
+            last_repaired=drift.get("what"),
+            last_repaired_at=drift.get("repairedAt"),
+        )
+
+
+class ComponentRead(BaseModel):
+    role: str
+    container: str
+    image: str
+    health: str
+
+
+class HealthRead(Progress):
+    """The tenant's containers, and the conditions that sum them up."""
+
+    healthy: bool | None
+    components: list[ComponentRead]
+    conditions: list[ConditionRead]
+
+    @classmethod
+    def of(cls, row: InstanceRow) -> Self:
+        summary = ("Ready", "DatabaseReady", "AppHealthy", "RouteReady")
+        words = [condition(row.observed, type_) for type_ in summary[1:]]
+        return cls(
+            **cls.marks(row),
+            healthy=False if "False" in words else (True if set(words) == {"True"} else None),
+            components=row.observed.get("components") or [],
+            conditions=[c for c in row.observed.get("conditions") or [] if c["type"] in summary],
+        )
+
+
+class TransitionRead(BaseModel):
+    """One thing that changed."""
+
+    id: int
+    event: str
+    at: datetime
+    subject: str
+    before: str | None
+    after: str | None
+    reason: str
+    message: str
+    generation: int
+    resource_version: str
+
+    @classmethod
+    def of(cls, row: TransitionRow) -> Self:
+        names = ("id", "event", "at", "subject", "before", "after", "reason", "message", "generation")
+        values = {name: getattr(row, name) for name in names}
+        return cls.model_validate(values | {"resource_version": str(row.resource_version)})

@@ -1,0 +1,101 @@
+"""GET /stream and GET /instances/{id}/stream."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from dotmac_api.access import require
+from dotmac_api.database import DatabaseSession
+from dotmac_api.deps import FacadeDep
+from dotmac_api.facade import Facade
+from dotmac_api.instances.service import find_instance
+from dotmac_api.live.hub import Change, Subscription, changes_after, newest, of_instance
+from dotmac_api.principal import Principal
+
+router = APIRouter(tags=["live"])
+
+SECONDS = 900.0
+"""A stream ends after the lifetime of an access token; the client comes back and is authenticated again."""
+RETRY_MILLISECONDS = 1000
+LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", pattern=r"^[0-9]{1,18}$", description="resume after")]
+Sees = Callable[[Change], bool]
+
+
+@router.get("/stream", response_class=EventSourceResponse)
+async def stream(
+    principal: Annotated[Principal, require("instances:read")], facade: FacadeDep, last_event_id: LastEventId = None
+) -> AsyncIterator[ServerSentEvent]:
+    """Every change of the instances and servers that the caller may see, as it is committed to the mirror.
+
+    `event` is instance, instance.deleted, server or server.deleted; `data` is the object as GET answers it. With
+    Last-Event-ID, what changed since comes first (each object once, as it is now).
+    """
+    servers = not principal.limited and "servers:read" in principal.permissions
+
+    def sees(change: Change) -> bool:
+        return servers if change.event.startswith("server") else principal.sees(change.org_code)
+
+    async for event in _events(facade, sees, int(last_event_id) if last_event_id else None):
+        yield event
+
+
+async def _followed(
+    principal: Annotated[Principal, require("instances:read")], session: DatabaseSession, instance_id: uuid.UUID
+) -> Change:
+    # A dependency, so that the 404 is answered before the stream begins.
+    return of_instance(await find_instance(session, principal, instance_id))
+
+
+@router.get("/instances/{instance_id}/stream", response_class=EventSourceResponse)
+async def stream_instance(
+    facade: FacadeDep, first: Annotated[Change, Depends(_followed)], last_event_id: LastEventId = None
+) -> AsyncIterator[ServerSentEvent]:
+    """The instance as it is, then every change of it: a deployment can be followed step by step to its end."""
+    after = max(first.number, int(last_event_id) if last_event_id else -1)
+    if first.number == after:
+        yield _sse(first)
+    async for event in _events(facade, lambda change: change.uid == first.uid, after):
+        yield event
+        if event.event == "instance.deleted":
+            return
+
+
+async def _events(facade: Facade, sees: Sees, after: int | None) -> AsyncIterator[ServerSentEvent]:
+    """What is newer than `after` (None: than now), then what comes."""
+    deadline = time.monotonic() + SECONDS
+    subscription = facade.fleet.hub.subscribe()
+    try:
+        async with facade.sessions() as session:
+            last = await newest(session) if after is None else after
+        yield ServerSentEvent(comment=f"after {last}", retry=RETRY_MILLISECONDS)
+        while page := await _page(facade, last):
+            for change in page:
+                last = change.number
+                if sees(change):
+                    yield _sse(change)
+        while (change_ := await _next(subscription, deadline)) is not None:
+            if change_.number > last and sees(change_):
+                yield _sse(change_)
+    finally:
+        facade.fleet.hub.leave(subscription)
+
+
+async def _page(facade: Facade, after: int) -> list[Change]:
+    async with facade.sessions() as session:
+        return list(await changes_after(session, after))
+
+
+async def _next(subscription: Subscription, deadline: float) -> Change | None:
+    try:
+        return await asyncio.wait_for(subscription.queue.get(), max(0.0, deadline - time.monotonic()))
+    except TimeoutError:
+        return None
+
+
+def _sse(change: Change) -> ServerSentEvent:
+    return ServerSentEvent(raw_data=change.data, event=change.event, id=str(change.number))

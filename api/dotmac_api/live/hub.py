@@ -1,0 +1,137 @@
+"""Tells the streams of this process what changed in the mirror.
+
+PostgreSQL's NOTIFY only says that something did; what it was is read by its number (`change`), so nothing is missed
+while the connection was away, and a client that comes back with the last number it saw gets the rest.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from dotmac_api.database import Sessions
+from dotmac_api.instances.schemas import InstanceRead
+from dotmac_api.mirror.models import InstanceRow, ServerRow
+from dotmac_api.mirror.store import CHANNEL
+from dotmac_api.servers.schemas import ServerRead
+from dotmac_api.webhooks import outbox
+
+log = logging.getLogger(__name__)
+
+WAITING = 1000
+"""Events that may wait for one slow client; then its stream ends, and it comes back with Last-Event-ID."""
+PAGE = 500
+
+
+@dataclass(frozen=True)
+class Change:
+    """One version of one row, encoded once for all streams."""
+
+    number: int
+    event: str
+    uid: str
+    org_code: str | None
+    data: str
+
+
+@dataclass
+class Subscription:
+    """One stream's queue; None in it ends the stream."""
+
+    queue: asyncio.Queue[Change | None] = field(default_factory=lambda: asyncio.Queue(WAITING))
+
+    def offer(self, changes: Iterable[Change]) -> bool:
+        """Whether there was room for all."""
+        try:
+            for change in changes:
+                self.queue.put_nowait(change)
+        except asyncio.QueueFull:
+            self.close()
+            return False
+        return True
+
+    def close(self) -> None:
+        while self.queue.full():
+            self.queue.get_nowait()
+        self.queue.put_nowait(None)
+
+
+class Hub:
+    """`run` never returns. Streams come by `subscribe` and go by `leave`."""
+
+    def __init__(self, sessions: Sessions, conninfo: str, on_webhooks: Callable[[], None]) -> None:
+        self._sessions = sessions
+        self._conninfo = conninfo
+        self._on_webhooks = on_webhooks
+        self._subscriptions: set[Subscription] = set()
+        self._last: int | None = None
+
+    def subscribe(self) -> Subscription:
+        """From now on every change is offered to it."""
+        made = Subscription()
+        self._subscriptions.add(made)
+        return made
+
+    def leave(self, subscription: Subscription) -> None:
+        self._subscriptions.discard(subscription)
+
+    async def run(self) -> None:
+        """Listens; after a loss of the connection catches up."""
+        while True:
+            try:
+                async with await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True) as connection:
+                    await connection.execute(f"LISTEN {CHANNEL}; LISTEN {outbox.CHANNEL}".encode())
+                    await self._catch_up()
+                    async for note in connection.notifies():
+                        if note.channel == CHANNEL:
+                            await self._catch_up()
+                        else:
+                            self._on_webhooks()
+            except (psycopg.Error, SQLAlchemyError, OSError) as failure:
+                log.warning("live streams wait for the database: %s", type(failure).__name__)
+            await asyncio.sleep(random.uniform(0.2, 1.0))  # noqa: S311 - jitter
+
+    async def _catch_up(self) -> None:
+        async with self._sessions() as session:
+            if self._last is None or not self._subscriptions:
+                self._last = await newest(session)
+                return
+            while True:
+                changes = await changes_after(session, self._last)
+                for subscription in list(self._subscriptions):
+                    if not subscription.offer(changes):
+                        self.leave(subscription)
+                self._last = max([self._last, *(change.number for change in changes)])
+                if len(changes) < PAGE:
+                    return
+
+
+async def newest(session: AsyncSession) -> int:
+    """The number of the newest change."""
+    numbers = [await session.scalar(select(func.max(model.change))) for model in (InstanceRow, ServerRow)]
+    return max(number or 0 for number in numbers)
+
+
+async def changes_after(session: AsyncSession, number: int) -> Sequence[Change]:
+    """Rows as they are now that changed after `number`, oldest change first, a page at most."""
+    instances = select(InstanceRow).where(InstanceRow.change > number).order_by(InstanceRow.change).limit(PAGE)
+    servers = select(ServerRow).where(ServerRow.change > number).order_by(ServerRow.change).limit(PAGE)
+    made = [of_instance(row) for row in await session.scalars(instances)]
+    made += [of_server(row) for row in await session.scalars(servers)]
+    return sorted(made, key=lambda change: change.number)[:PAGE]
+
+
+def of_instance(row: InstanceRow) -> Change:
+    event = "instance" if row.deleted_at is None else "instance.deleted"
+    return Change(row.change, event, str(row.instance_id), row.org_code, InstanceRead.of(row).model_dump_json())
+
+
+def of_server(row: ServerRow) -> Change:
+    event = "server" if row.deleted_at is None else "server.deleted"
+    return Change(row.change, event, str(row.server_id), None, ServerRead.of(row).model_dump_json())

@@ -1,0 +1,1 @@
+"""Servers: Docker hosts."""
