@@ -17,16 +17,19 @@ from dotmac_local.schema.node import MISSING, Node
 from dotmac_local.schema.ratcheting import correlated
 from dotmac_local.schema.validation import same_json
 
+# The libraries of CEL that the API server offers beside its own.
 EXTENSIONS = """
 extensions:
-  - name: bindings
   - name: two-var-comprehensions
   - name: sets
+  - name: lists
   - name: strings
     version: 2
   - name: optional
 """
-_REASONS = frozenset({causes.INVALID, causes.FORBIDDEN, causes.REQUIRED, causes.DUPLICATE})
+# For our own use (see `optional_old`); rules themselves have no cel.bind.
+_BINDINGS = "  - name: bindings\n"
+RULE_REASONS = frozenset({causes.INVALID, causes.FORBIDDEN, causes.REQUIRED, causes.DUPLICATE})
 
 
 class RuleError(ValueError):
@@ -81,7 +84,7 @@ def _environments() -> tuple[Any, Any, Any]:
 
     def environment(*names: str) -> Any:
         variables = "".join(f"  - name: {name}\n    type_name: dyn\n" for name in names)
-        config = cel.NewEnvConfigFromYaml(f"variables:\n{variables}{EXTENSIONS}")
+        config = cel.NewEnvConfigFromYaml(f"variables:\n{variables}{EXTENSIONS}{_BINDINGS}")
         return cel.NewEnv(config=config, extensions=[KUBERNETES])
 
     return environment("self"), environment("self", "oldSelf"), environment("self", "oldSelves")
@@ -105,7 +108,7 @@ def compile_rule(raw: dict[str, Any]) -> Rule:
         source=source,
         message=(raw.get("message") or "").strip(),
         message_program=_compile(message_source, optional)[0] if message_source else None,
-        reason=raw["reason"] if raw.get("reason") in _REASONS else causes.INVALID,
+        reason=raw["reason"] if raw.get("reason") in RULE_REASONS else causes.INVALID,
         sub_path=raw.get("fieldPath") or "",
     )
 

@@ -20,6 +20,7 @@ RESERVED = frozenset(
     "true false null in as break const continue else for function if import let loop package namespace return var void "
     "while".split()
 )
+_UNREADABLE = frozenset({"true", "false", "null", "in"})
 _SPELLED = (("__", "__underscores__"), (".", "__dot__"), ("-", "__dash__"), ("/", "__slash__"))
 _ACCESSIBLE = re.compile(r"[A-Za-z_.\-/][A-Za-z0-9_.\-/]*")
 _GO_UNITS = {
@@ -33,6 +34,14 @@ _GO_UNITS = {
     "h": 3600 * 10**9,
 }
 _GO_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """All ways a rule may spell a property: reserved words that CEL's grammar can still read go as they are, too."""
+    written = spelled(name)
+    if written is None:
+        return ()
+    return (written, name) if name in RESERVED - _UNREADABLE else (written,)
 
 
 def spelled(name: str) -> str | None:
@@ -84,9 +93,14 @@ def _map_converter(node: Node) -> Convert | None:
     def convert(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {
-            renamed.get(name, name): changed[name](item) if name in changed else item for name, item in value.items()
-        }
+        out = dict(value)
+        for name, make in changed.items():
+            if name in out:
+                out[name] = make(out[name])
+        for name, written in renamed.items():
+            if name in out:
+                out[written] = out[name]
+        return out
 
     return convert
 
