@@ -18,6 +18,8 @@ _NOT_SUPPORTED = ("$ref", "id", "definitions", "patternProperties", "dependencie
 # What only the schema itself may say, not the branches of allOf, anyOf, oneOf and not.
 _OUTSIDE_EMPTY = ("type", "description", "title", "additionalProperties", "x-kubernetes-list-type")
 _JUNCTORS = ("allOf", "anyOf", "oneOf")
+# The one place where branches may have types: beside x-kubernetes-int-or-string, spelled like this.
+_INT_OR_STRING = [{"type": "integer"}, {"type": "string"}]
 _SCALARS = ("string", "number", "integer", "boolean")
 _OBJECT_FIELDS = ("apiVersion", "kind")
 
@@ -184,8 +186,13 @@ def _check_object(schema: OpenAPI, field: str, found: list[Cause]) -> None:
 
 
 def _check_junctors(schema: OpenAPI, field: str, found: list[Cause]) -> None:
+    free = schema.get("x-kubernetes-int-or-string")
     for name in _JUNCTORS:
+        if free and name == "anyOf" and schema.get(name) == _INT_OR_STRING:
+            continue
         for index, branch in enumerate(schema.get(name) or []):
+            if free and name == "allOf" and branch == {"anyOf": _INT_OR_STRING}:
+                continue
             _check_branch(branch, f"{field}.{name}[{index}]", found)
     if isinstance(schema.get("not"), dict):
         _check_branch(schema["not"], f"{field}.not", found)
