@@ -58,6 +58,23 @@ ALLOWED = (
 )
 
 
+# Definitions that the embedded server takes, or refuses, unlike a real one, by name.
+NO_COST = "the cost of rules is not estimated: what is too expensive for a real server is taken here"
+DEFINITIONS = {
+    "unknown keyword": "unknown keywords inside a schema are kept, not reported",
+    "cel format": "the format library of Kubernetes' CEL is missing: its results are optional values of its own making",
+    "cel two types of object compared: too expensive": NO_COST,
+    "cel msgExpr": NO_COST,
+    "cel strings": NO_COST,
+    "cel cost list": NO_COST,
+    "cel cost nested": NO_COST,
+    "cel cost all": NO_COST,
+    "cel cost 3": NO_COST,
+    "cel cost exists_one key": NO_COST,
+    "cel cost map": NO_COST,
+}
+
+
 def allowed(step: Step, line: str, target: Target) -> bool:
     server = "embedded" if target.embedded else "real"
     return any(

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from tests.conformance.replay import Replay
 from tests.conformance.target import Target, find_target
+from tests.conformance.things import NAMESPACE, Things, core, definition, installed, ok
 from tests.conformance.transcript import SCENARIOS
 
 # What the scenarios create outside their namespaces.
@@ -24,6 +25,60 @@ LEFTOVERS = (
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     with find_target(tmp_path_factory.mktemp("control-plane")) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def namespace(target: Target) -> Iterator[httpx.Client]:
+    """A namespace for the tests of behaviours, with the administrator's client."""
+    with target.client() as admin:
+        ok(admin.post("/api/v1/namespaces", json={"apiVersion": "v1", "kind": "Namespace", "metadata": _NAME}))
+        yield admin
+        admin.delete(f"/api/v1/namespaces/{NAMESPACE}")
+
+
+_NAME = {"name": NAMESPACE}
+
+
+@pytest.fixture(scope="module")
+def things(target: Target, namespace: httpx.Client) -> Iterator[Things]:
+    """A kind with all sorts of lists and maps, none of them required."""
+    number = {"type": "integer"}
+    text = {"type": "string"}
+    port = {"type": "object", "required": ["name"], "properties": {"name": text, "number": number}}
+    spec = {
+        "type": "object",
+        "properties": {
+            "size": {**number, "maximum": 100},
+            "color": {**text, "default": "red"},
+            "ports": {
+                "type": "array",
+                "items": port,
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name"],
+            },
+            "tags": {"type": "array", "items": text, "x-kubernetes-list-type": "set"},
+            "steps": {"type": "array", "items": text},
+            "labels": {"type": "object", "additionalProperties": text},
+            "limits": {
+                "type": "object",
+                "properties": {"cpu": text, "memory": text},
+                "x-kubernetes-map-type": "atomic",
+            },
+            "nested": {"type": "object", "properties": {"deep": {"type": "object", "properties": {"x": number}}}},
+        },
+    }
+    with installed(target, definition("things", "Thing", spec)) as made:
+        yield made
+
+
+@pytest.fixture
+def config_maps(namespace: httpx.Client) -> Things:
+    return core(namespace, "configmaps", "ConfigMap")
+
+
+@pytest.fixture
+def secrets(namespace: httpx.Client) -> Things:
+    return core(namespace, "secrets", "Secret")
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,8 @@ class ApiError(Exception):
         meta = {"continue": self.continue_token} if self.continue_token else {}
         status: dict[str, Any] = {"kind": "Status", "apiVersion": "v1", "metadata": meta, "status": "Failure"}
         status["message"] = self.message
-        status["reason"] = self.reason
+        if self.reason:
+            status["reason"] = self.reason
         if self.details is not None:
             status["details"] = self.details
         return status | {"code": self.code}

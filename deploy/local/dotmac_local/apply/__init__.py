@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from dotmac_local.apply import fieldset
+from dotmac_local.apply.configuration import check_configuration
 from dotmac_local.apply.fieldset import FieldSet
 from dotmac_local.apply.managers import (
     APPLY,
@@ -23,7 +24,7 @@ from dotmac_local.apply.managers import (
 )
 from dotmac_local.apply.patches import PatchError, json_patch, merge_patch
 from dotmac_local.apply.strategic import strategic_merge
-from dotmac_local.apply.typed import Comparison, compare, field_set, merge, remove
+from dotmac_local.apply.typed import Comparison, all_fields, compare, field_set, merge, remove
 from dotmac_local.schema import Schema
 from dotmac_local.schema.causes import Cause
 from dotmac_local.schema.metadata import OBJECT_META
@@ -32,6 +33,7 @@ from dotmac_local.schema.node import Node, compile_node
 __all__ = [
     "ApplyConflict",
     "PatchError",
+    "check_configuration",
     "json_patch",
     "merge_patch",
     "server_side_apply",
@@ -76,16 +78,13 @@ class ApplyConflict(Exception):  # noqa: N818 - the name kubectl and the API use
 
 def _listed(causes: list[Cause]) -> str:
     """One conflict in a line; several grouped by manager, one field a line."""
-    if len({cause.message for cause in causes}) == 1 and len(causes) == 1:
+    if len(causes) == 1:
         return f"{causes[0].message}: {causes[0].field}"
     groups: dict[str, list[str]] = {}
     for cause in causes:
-        groups.setdefault(cause.message, []).append(cause.field)
-    lines: list[str] = []
-    for message, fields in groups.items():
-        lines.append(f"{message}:" if len(fields) > 1 else f"{message}: {fields[0]}")
-        lines += [f"- {field}" for field in fields] if len(fields) > 1 else []
-    return "\n".join(lines)
+        groups.setdefault(cause.message, []).append(f"- {cause.field}")
+    blocks = (["conflicts" + message.removeprefix("conflict") + ":", *fields] for message, fields in groups.items())
+    return "\n".join(line for block in blocks for line in block)
 
 
 def track_update(
@@ -135,7 +134,7 @@ def server_side_apply(
     """
     node = schema.node if schema is not None else _SCHEMALESS
     version = str(patch.get("apiVersion", ""))
-    managed = read_managed(live)
+    managed = _managed_so_far(live, node, time)
     owner = owner_of(manager, APPLY, subresource, version)
     base = _without_managed(_baseline(live, patch, schema))
     stated = _writable(fieldset.difference(field_set(_without_managed(patch), node), _UNOWNED), subresource, schema)
@@ -156,6 +155,17 @@ def server_side_apply(
         return live
     metadata = {**(result.get("metadata") or {}), "managedFields": write_managed(after)}
     return {**result, "metadata": metadata}
+
+
+def _managed_so_far(live: dict[str, Any] | None, node: Node, time: str) -> Managed:
+    """The owners of an object. Where nobody owns anything, all of it counts as written before the first apply."""
+    managed = read_managed(live)
+    if managed or live is None:
+        return managed
+    version = str(live.get("apiVersion", ""))
+    everything = all_fields(_without_managed(live), node)
+    fields = fieldset.difference({key: below for key, below in everything.items() if key != fieldset.MEMBER}, _UNOWNED)
+    return {owner_of("before-first-apply", UPDATE, "", version): Entry(fields, version, time)} if fields else {}
 
 
 def _drop_unclaimed(merged: Any, last: FieldSet, after: Managed, node: Node) -> Any:

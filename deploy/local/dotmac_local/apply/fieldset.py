@@ -87,12 +87,13 @@ def named_as_members(fields: FieldSet) -> FieldSet:
 
 
 def members(fields: FieldSet, above: tuple[str, ...] = ()) -> Iterable[tuple[str, ...]]:
-    """The path of every member, parents first."""
-    if MEMBER in fields:
-        yield above
-    for key in sorted(fields):
-        if key != MEMBER:
-            yield from members(fields[key], (*above, key))
+    """The path of every member: those of one level first, then what is below them."""
+    ordered = sorted(key for key in fields if key != MEMBER)
+    for key in ordered:
+        if MEMBER in fields[key]:
+            yield (*above, key)
+    for key in ordered:
+        yield from members(fields[key], (*above, key))
 
 
 def shown(path: tuple[str, ...]) -> str:

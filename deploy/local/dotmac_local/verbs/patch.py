@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from dotmac_local import metadata, views
-from dotmac_local.apply import ApplyConflict, PatchError, json_patch, merge_patch, server_side_apply, strategic_merge
+from dotmac_local.apply import (
+    ApplyConflict,
+    PatchError,
+    check_configuration,
+    json_patch,
+    merge_patch,
+    server_side_apply,
+    strategic_merge,
+)
 from dotmac_local.errors import ApiError, bad_request, invalid_options, not_found, unsupported_media_type
 from dotmac_local.kinds import events
 from dotmac_local.metadata import Object
@@ -37,6 +45,9 @@ class Patcher:
             raise unsupported_media_type(accepted(target))
         if media_type == APPLY:
             return self._apply(target, body, options)
+        if options.force:
+            why = "Forbidden: may not be specified for non-apply patch"
+            raise invalid_options("PatchOptions", [Cause("FieldValueForbidden", why, "force")])
         live = self._writer.find(target)
         before = views.as_object(live, target.resource)
         after = self._patched(target, media_type, before, body)
@@ -81,6 +92,7 @@ class Patcher:
         if isinstance(body.get("metadata"), dict) and body["metadata"].get("managedFields"):
             raise bad_request("metadata.managedFields must be nil")
         check_kind(body, target)
+        self._check_configuration(target, body)
         warnings = self._writer._clean(body, target, options)
         self._writer._check_names(body, target)
         live = self._writer.store.get(target.resource.storage, target.namespace, target.name)
@@ -88,6 +100,12 @@ class Patcher:
             return self._apply_new(target, body, options, warnings)
         merged = self._merge(target, views.as_object(live, target.resource), body, options)
         return self._writer.replace(target, live, merged, options, warnings, applied=True)
+
+    def _check_configuration(self, target: Target, body: Object) -> None:
+        try:
+            check_configuration(body, target.resource.schema)
+        except PatchError as error:
+            raise ApiError(error.status, error.reason, error.message) from error
 
     def _apply_new(self, target: Target, body: Object, options: WriteOptions, warnings: list[str]) -> Answer:
         if target.subresource:
