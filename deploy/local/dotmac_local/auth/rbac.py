@@ -66,7 +66,7 @@ class Rbac:
         )
         self._roles = {("Role", r["metadata"]["namespace"], r["metadata"]["name"]): r.get("rules") or [] for r in roles}
         self._roles |= {("ClusterRole", "", r["metadata"]["name"]): _rules(r, cluster_roles) for r in cluster_roles}
-        self._bindings = [_binding(binding) for binding in [*role_bindings, *cluster_bindings]]
+        self._bindings = [_binding(binding) for binding in [*cluster_bindings, *role_bindings]]
         self._stale = False
 
     def rules(self, user: User, namespace: str) -> Iterator[Rule]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 from typing import Any
 
 from dotmac_local import metadata
+from dotmac_local.apply import track_update
 from dotmac_local.auth.rbac import Attributes, Rbac
 from dotmac_local.auth.tokens import ISSUER, MAX_SECONDS, MIN_SECONDS, Tokens
 from dotmac_local.auth.users import User
 from dotmac_local.discovery.documents import REVIEWS
 from dotmac_local.errors import bad_request, invalid, not_found
-from dotmac_local.schema import Cause
+from dotmac_local.schema import Cause, Schema
+from dotmac_local.schema.core import CORE
 from dotmac_local.storage import Store
 from dotmac_local.verbs.request import Target
 
@@ -20,6 +23,29 @@ Object = dict[str, Any]
 
 def _api_version(plural: str) -> str:
     return f"{next(group for group, name, _, _ in REVIEWS if name == plural)}/v1"
+
+
+def owned(review: Object, asked: Object, manager: str, subresource: str = "") -> Object:
+    """A review with the managedFields that whoever asked it gets, as for any object posted."""
+    if "spec" not in asked or review["kind"] == "SelfSubjectRulesReview":
+        return review
+    group, _, version = review["apiVersion"].partition("/")
+    posted = {"apiVersion": review["apiVersion"], "kind": review["kind"], "metadata": {}, "spec": asked["spec"]}
+    entries = track_update(
+        None,
+        posted,
+        manager=manager,
+        subresource=subresource,
+        api_version=review["apiVersion"],
+        time=metadata.now(),
+        schema=_schema((group, version, review["kind"])),
+    )
+    return {**review, "metadata": {**review["metadata"], "managedFields": entries}} if entries else review
+
+
+@functools.cache
+def _schema(kind: tuple[str, str, str]) -> Schema:
+    return Schema(CORE[kind])
 
 
 class Reviews:

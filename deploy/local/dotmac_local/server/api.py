@@ -8,7 +8,7 @@ from typing import Any
 
 from dotmac_local import discovery, openapi, views
 from dotmac_local.auth.access import Access, Attributes
-from dotmac_local.auth.reviews import Reviews
+from dotmac_local.auth.reviews import Reviews, owned
 from dotmac_local.auth.users import User
 from dotmac_local.discovery.documents import REVIEW_GROUPS, REVIEWS
 from dotmac_local.errors import ApiError, bad_request, method_not_allowed, not_acceptable
@@ -189,7 +189,9 @@ class Api:
         self.access.check(user, attributes)
         body = await self._body(request, route.plural)
         form = negotiate(request.headers.get("accept", ""))
-        return http.document(201, self.reviews.answer(route.plural, body, user, route.namespace or ""), form)
+        options = WriteOptions.parse(_OPTIONS["POST"], request.query, request.headers.get("user-agent", ""))
+        answered = self.reviews.answer(route.plural, body, user, route.namespace or "")
+        return http.document(201, owned(answered, body, options.manager), form)
 
     async def _body(self, request: Request, kind: str) -> dict[str, Any]:
         raw = await request.body()
@@ -289,7 +291,8 @@ class Api:
         options = WriteOptions.parse(_OPTIONS[request.method], request.query, request.headers.get("user-agent", ""))
         if verb == "create" and route.subresource == "token":
             body = bodies.as_object(bodies.decode(raw, media_type, "TokenRequest"), "TokenRequest")
-            return http.document(201, self.reviews.token_request(target, body))
+            answered = self.reviews.token_request(target, body)
+            return http.document(201, owned(answered, body, options.manager, "token"))
         if verb == "create":
             return self._create(target, bodies.as_object(bodies.decode(raw, media_type, kind), kind), options, user)
         if verb == "update":

@@ -6,6 +6,8 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 from dotmac_local import metadata, views
 from dotmac_local.apply import track_update
 from dotmac_local.errors import STALE, ApiError, already_exists, bad_request, conflict, forbidden, invalid, not_found
@@ -208,9 +210,10 @@ class Writer:
             raise forbidden(target.resource, meta.get("name", ""), why, [cause])
 
     def _track(self, old: Object | None, new: Object, target: Target, options: WriteOptions) -> list[Object]:
+        """The managedFields of `new`. Nobody comes to own what no such write can set."""
         return track_update(
-            old,
-            new,
+            None if old is None else _settable(old, target),
+            _settable(new, target),
             manager=options.manager,
             subresource=target.subresource,
             api_version=target.resource.api_version,
@@ -288,6 +291,16 @@ def begin_object(body: Object, target: Target) -> None:
     resource.schema.default(body)
 
 
+def _settable(obj: Object, target: Target) -> Object:
+    """The part of an object that a write to the main resource can set."""
+    if target.subresource or not target.resource.has_status:
+        return obj
+    out = {key: value for key, value in obj.items() if key != "status"}
+    if target.resource.storage == _NAMESPACES:
+        out["spec"] = {}
+    return out
+
+
 def check_kind(body: Object, target: Target) -> None:
     """The body must be of the kind that the path names."""
     resource = target.resource
@@ -297,8 +310,10 @@ def check_kind(body: Object, target: Target) -> None:
         body["apiVersion"] = body.get("apiVersion") or resource.api_version
     kind, api_version = body.get("kind"), body.get("apiVersion")
     if not kind:
+        shown = orjson.dumps(body).decode()
         raise bad_request(
-            f"the object provided is unrecognized (must be of type {resource.kind}): Object 'Kind' is missing"
+            f"the object provided is unrecognized (must be of type {resource.kind}): Object 'Kind' is missing in "
+            f"'{shown}' ({shown})"
         )
     if kind == resource.kind and api_version == resource.api_version:
         return
