@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
-from dotmac_local.auth.rbac import Attributes, Rbac, Rule
+from dotmac_local.auth.rbac import ALL, Attributes, Rbac, Rule
 from dotmac_local.auth.users import User
 from dotmac_local.errors import ApiError, details, forbidden
+from dotmac_local.metadata import Object
 from dotmac_local.resources import RBAC, ResourceType
 from dotmac_local.verbs.request import Target
 
@@ -49,32 +50,32 @@ class Access:
         """Raises ApiError 403 unless the user may act as another."""
         self.check(user, Attributes("impersonate", group, resource, "", namespace, name))
 
-    def check_escalation(self, user: User, target: Target, body: dict[str, Any]) -> None:
-        """Nobody grants by a role or binding what they do not have themselves; raises ApiError 403."""
+    def check_grant(self, user: User, target: Target, new: Object, old: Object | None) -> None:
+        """Nobody grants by a role or binding what they do not have themselves; raises ApiError 403.
+
+        `new` is the object as it would be stored, however it was written (create, update, any patch).
+        """
         resource = target.resource
-        if resource.group != RBAC:
+        if resource.group != RBAC or (old is not None and _same_grant(new, old)):
             return
         if resource.kind in ("Role", "ClusterRole"):
-            self._check_grant(
-                user, target, "escalate", [rule for rule in body.get("rules") or [] if isinstance(rule, dict)]
-            )
+            # What a role will aggregate is not known yet, so only who has everything may let it aggregate.
+            rules = [ALL, *(new.get("rules") or [])] if new.get("aggregationRule") else new.get("rules") or []
+            self._check_grant(user, target, Attributes("escalate", RBAC, resource.plural), rules)
             return
-        role = body.get("roleRef")
-        if not isinstance(role, dict):
-            return
-        kind, name = str(role.get("kind")), str(role.get("name"))
-        bind = Attributes("bind", RBAC, f"{kind.lower()}s", "", target.namespace, name)
-        if not self.rbac.allows(user, bind):
-            self._check_grant(user, target, "bind", self.rbac.role_rules(kind, target.namespace, name))
+        kind, name = new["roleRef"]["kind"], new["roleRef"]["name"]
+        bind = Attributes("bind", RBAC, f"{kind.lower()}s", name=name)
+        self._check_grant(user, target, bind, self.rbac.role_rules(kind, target.namespace, name))
 
-    def _check_grant(self, user: User, target: Target, verb: str, rules: list[Rule]) -> None:
-        resource = target.resource
-        if verb == "escalate" and self.rbac.allows(
-            user, Attributes("escalate", RBAC, resource.plural, "", target.namespace, target.name)
-        ):
+    def _check_grant(self, user: User, target: Target, allowance: Attributes, rules: list[Rule]) -> None:
+        if self.rbac.allows(user, replace(allowance, namespace=target.namespace)):
             return
         missing = self.rbac.holds(user, rules, target.namespace)
         if missing:
             who = f'user "{user.name}" (groups={list(user.groups)})'
             why = f"{who} is attempting to grant RBAC permissions not currently held: {missing}"
-            raise forbidden(resource, target.name, why)
+            raise forbidden(target.resource, target.name, why)
+
+
+def _same_grant(new: Object, old: Object) -> bool:
+    return all(new.get(name) == old.get(name) for name in ("rules", "aggregationRule", "roleRef", "subjects"))

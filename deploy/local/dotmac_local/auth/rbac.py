@@ -13,7 +13,7 @@ from dotmac_local.storage import Revision, Store
 Rule = dict[str, Any]
 
 _STORAGES = tuple(f"{RBAC}/{plural}" for plural in ("roles", "rolebindings", "clusterroles", "clusterrolebindings"))
-_ALL: Rule = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
+ALL: Rule = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}
 _ALL_PATHS: Rule = {"verbs": ["*"], "nonResourceURLs": ["*"]}
 
 
@@ -72,7 +72,7 @@ class Rbac:
     def rules(self, user: User, namespace: str) -> Iterator[Rule]:
         """The rules that bind a user: everywhere, and in a namespace ("" for cluster scope)."""
         if MASTERS in user.groups:
-            yield _ALL
+            yield ALL
             yield _ALL_PATHS
         self._refresh()
         who = {("User", user.name), *(("Group", group) for group in user.groups)}

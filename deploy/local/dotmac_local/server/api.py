@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from dotmac_local import discovery, openapi, views
@@ -18,7 +19,7 @@ from dotmac_local.server.http import Request, Response, Streaming
 from dotmac_local.server.negotiation import DISCOVERY, Form, negotiate
 from dotmac_local.storage import Revision, Store
 from dotmac_local.tables import render_table
-from dotmac_local.tables.table import partial
+from dotmac_local.tables.table import partial as partial_metadata
 from dotmac_local.verbs import read, scale
 from dotmac_local.verbs.delete import DeleteOptions, Deleter
 from dotmac_local.verbs.patch import APPLY, Patcher
@@ -221,7 +222,7 @@ class Api:
             include = query.get("includeObject") or "Metadata"
             return http.document(200, render_table(resource, page.revisions, head, include), form)
         if form.transform:
-            items = [partial(views.as_object(revision, resource)) for revision in page.revisions]
+            items = [partial_metadata(views.as_object(revision, resource)) for revision in page.revisions]
             head = {name: value for name, value in head.items() if value != ""}
             content = {
                 "kind": "PartialObjectMetadataList",
@@ -255,7 +256,7 @@ class Api:
                 code, render_table(resource, [revision], {"resourceVersion": str(revision.rv)}, include), form
             )
         if form.transform:
-            return http.document(code, partial(views.as_object(revision, resource)), form)
+            return http.document(code, partial_metadata(views.as_object(revision, resource)), form)
         return http.document(code, views.as_bytes(revision, resource) + b"\n", form)
 
     # Writing
@@ -288,13 +289,14 @@ class Api:
         target = route.target
         kind = "Scale" if route.subresource == "scale" else target.resource.kind
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
-        options = WriteOptions.parse(_OPTIONS[request.method], request.query, request.headers.get("user-agent", ""))
+        parsed = WriteOptions.parse(_OPTIONS[request.method], request.query, request.headers.get("user-agent", ""))
+        options = replace(parsed, admit=partial(self.access.check_grant, user))
         if verb == "create" and route.subresource == "token":
             body = bodies.as_object(bodies.decode(raw, media_type, "TokenRequest"), "TokenRequest")
             answered = self.reviews.token_request(target, body)
             return http.document(201, owned(answered, body, options.manager, "token"))
         if verb == "create":
-            return self._create(target, bodies.as_object(bodies.decode(raw, media_type, kind), kind), options, user)
+            return self._create(target, bodies.as_object(bodies.decode(raw, media_type, kind), kind), options)
         if verb == "update":
             body = bodies.as_object(bodies.decode(raw, media_type, kind), kind)
             if route.subresource == "scale":
@@ -304,11 +306,10 @@ class Api:
             return self.writer.update(target, body, options)
         return self._patch(target, media_type, raw, options, user)
 
-    def _create(self, target: Target, body: dict[str, Any], options: WriteOptions, user: User) -> Answer:
+    def _create(self, target: Target, body: dict[str, Any], options: WriteOptions) -> Answer:
         if target.name:
             check_kind(body, target)
             raise method_not_allowed()
-        self.access.check_escalation(user, target, body)
         return self.writer.create(target, body, options)
 
     def _patch(self, target: Target, media_type: str, raw: bytes, options: WriteOptions, user: User) -> Answer:
@@ -321,8 +322,6 @@ class Api:
                 "create", target.resource.group, target.resource.plural, "", target.namespace, target.name
             )
             self.access.check(user, create, target.resource)
-        if isinstance(body, dict):
-            self.access.check_escalation(user, target, body)
         return self.patcher.patch(target, media_type, body, options)
 
     def _finalize(self, target: Target, body: dict[str, Any], options: WriteOptions) -> Answer:

@@ -48,7 +48,7 @@ class Log:
         # chmod.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._lock_out_others()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from dotmac_local.errors import invalid_options
@@ -25,15 +25,23 @@ class Target:
     subresource: str = ""
 
 
+Admit = Callable[[Target, Object, Object | None], None]
+
+
 @dataclass(frozen=True)
 class WriteOptions:
-    """The query parameters of a write. `validation` is Strict, Warn or Ignore."""
+    """The query parameters of a write. `validation` is Strict, Warn or Ignore.
+
+    `admit` is asked before anything is stored, with the new object and the old one (None: there is none); it may raise
+    ApiError.
+    """
 
     manager: str = "unknown"
     manager_given: bool = False
     validation: str = "Warn"
     dry_run: bool = False
     force: bool = False
+    admit: Admit | None = None
 
     @classmethod
     def parse(cls, kind: str, query: Mapping[str, str], user_agent: str) -> WriteOptions:

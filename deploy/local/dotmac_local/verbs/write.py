@@ -61,6 +61,8 @@ class Writer:
         """Validate a prepared new object and store it."""
         resource, meta = target.resource, obj["metadata"]
         self._validate(target, obj, None)
+        if options.admit:
+            options.admit(target, obj, None)
         if not meta["managedFields"]:
             del meta["managedFields"]
         if self.store.get(resource.storage, target.namespace, meta["name"]):
@@ -124,6 +126,8 @@ class Writer:
         if not new["metadata"].get("managedFields"):
             new["metadata"].pop("managedFields", None)
         self._validate(target, new, old)
+        if options.admit:
+            options.admit(target, new, old)
         warnings = (
             warnings + metadata.warnings(new)
             if new["metadata"].get("finalizers") != old["metadata"].get("finalizers")
