@@ -19,6 +19,9 @@ from tests.kits.controlplane import PYTHONPATH, ControlPlane, start
 from tests.local import widgets
 from tests.local.widgets import PATH, make, widget
 
+# Processes of their own, and seconds each: left out by deploy/test --fast.
+pytestmark = pytest.mark.e2e
+
 MERGE = {"Content-Type": "application/merge-patch+json"}
 
 

@@ -16,6 +16,9 @@ from tests.kits.controlplane import ControlPlane, start
 from tests.local import widgets
 from tests.local.widgets import PATH, make
 
+# Processes of their own, and seconds each: left out by deploy/test --fast.
+pytestmark = pytest.mark.e2e
+
 MERGE = {"Content-Type": "application/merge-patch+json"}
 OPERATOR = Path(__file__).with_name("kopf_operator.py")
 

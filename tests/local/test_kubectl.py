@@ -17,6 +17,9 @@ from tests.kits.controlplane import ControlPlane
 from tests.local import widgets
 from tests.local.widgets import PATH, make, widget
 
+# Processes of their own, and seconds each: left out by deploy/test --fast.
+pytestmark = pytest.mark.e2e
+
 
 class Kubectl:
     """One kubectl against the server of this module."""

@@ -17,6 +17,9 @@ from tests.kits.controlplane import ControlPlane
 from tests.local import widgets
 from tests.local.widgets import GROUP, widget
 
+# Processes of their own, and seconds each: left out by deploy/test --fast.
+pytestmark = pytest.mark.e2e
+
 WIDGETS = (GROUP, "v1", "default", "widgets")
 
 

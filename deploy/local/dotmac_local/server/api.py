@@ -26,8 +26,8 @@ from dotmac_local.verbs.patch import APPLY, Patcher
 from dotmac_local.verbs.read import ListQuery, Page, Selection
 from dotmac_local.verbs.request import Answer, Target, WriteOptions
 from dotmac_local.verbs.write import Writer, check_kind
-from dotmac_local.watch import WatchQuery, stream
 from dotmac_local.watch.render import renderer
+from dotmac_local.watch.stream import WatchQuery, stream
 
 NOT_FOUND = http.text(404, "404 page not found\n")
 _OPTIONS = {"POST": "CreateOptions", "PUT": "UpdateOptions", "PATCH": "PatchOptions"}
