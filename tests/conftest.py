@@ -19,7 +19,13 @@ REAL = "real hosts"
 
 def pytest_configure() -> None:
     """A pipeline that gives up sends SIGTERM: end as Ctrl-C does, so that fixtures put everything away."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    def interrupt(number: int, frame: object) -> None:
+        # A second one, sent to the whole process group, must not break into the clean-up.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 class OneWorkerForRealHosts(LoadScopeScheduling):

@@ -15,6 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -315,16 +316,24 @@ def docker_hosts(names: list[str], base_dir: Path) -> Iterator[list[DockerHost]]
         yield [stack.enter_context(docker_host(name, base_dir)) for name in names]
 
 
-def remove_left_over(base_dir: Path) -> None:
-    """Remove every host that was made under base_dir and never removed; hosts in use by a live run stay."""
+def remove_left_over(base_dir: Path, *, patience: float = 15) -> None:
+    """Remove every host that was made under base_dir and never removed.
+
+    One that a live run holds is given `patience` seconds to be put away by that run, and then stays.
+    """
+    deadline = time.monotonic() + patience
     for record in sorted(base_dir.glob("*/host.json")):
         known = json.loads(record.read_text())
         host = DockerHost(known["name"], base_dir, namespaced=known["namespaced"])
-        try:
-            host._hold_lock()
-        except RuntimeError:
-            continue
-        host.close()
+        while record.exists():
+            try:
+                host._hold_lock()
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.5)
+            else:
+                host.close()
 
 
 if __name__ == "__main__":
