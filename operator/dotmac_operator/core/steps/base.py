@@ -40,8 +40,9 @@ def skipped(message: str) -> Verdict:
     return Verdict("skipped", message)
 
 
-def act(*actions: Action, message: str = "") -> Verdict:
-    return Verdict("act", message or "; ".join(action.reason for action in actions[:3]), actions=actions)
+def act(*actions: Action) -> Verdict:
+    more = f" (and {len(actions) - 1} more)" if len(actions) > 1 else ""
+    return Verdict("act", f"{actions[0].text}: {actions[0].reason}{more}", actions=actions)
 
 
 def wait(message: str, after: float = 5.0) -> Verdict:
