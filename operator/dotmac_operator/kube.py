@@ -124,17 +124,30 @@ class KubeCluster:
 
     @_typed
     def release_credentials(self, owner: ObjectRef, name: str) -> None:
+        owners = self._owners(owner, name)
+        kept = [reference for reference in owners or [] if reference["uid"] != owner.uid]
+        if owners and kept != owners:
+            self.writes += 1
+            self._patch_secret(owner.namespace, name, {"metadata": {"ownerReferences": kept or None}})
+
+    @_typed
+    def claim_credentials(self, owner: ObjectRef, name: str) -> None:
+        owners = self._owners(owner, name)
+        if owners == []:
+            self.writes += 1
+            claimed = [_plain(_owner_reference(owner))]
+            self._patch_secret(owner.namespace, name, {"metadata": {"ownerReferences": claimed}})
+
+    def _owners(self, owner: ObjectRef, name: str) -> list[Body] | None:
+        """Owner references of the Secret; None when it does not exist."""
         try:
             found = self._core.read_namespaced_secret(name, owner.namespace, _request_timeout=TIMEOUT)
         except ApiException as error:
             if error.status == 404:
-                return
+                return None
             raise
-        owners = (found.metadata.owner_references if found.metadata else None) or []
-        kept = [_plain(reference) for reference in owners if reference.uid != owner.uid]
-        if len(kept) != len(owners):
-            self.writes += 1
-            self._patch_secret(owner.namespace, name, {"metadata": {"ownerReferences": kept or None}})
+        references = (found.metadata.owner_references if found.metadata else None) or []
+        return [_plain(reference) for reference in references]
 
     def _patch_secret(self, namespace: str, name: str, body: Body) -> None:
         self._core.patch_namespaced_secret(

@@ -36,8 +36,11 @@ class Departure:
             outcome = self._clear(instance, name, deletion.get("policy") == "Delete")
             if outcome is not None:
                 return outcome
+        credentials = f"{instance.ref.name}-credentials"
         if deletion.get("policy", "Retain") == "Retain":
-            self._services.cluster.release_credentials(instance.ref, f"{instance.ref.name}-credentials")
+            self._services.cluster.release_credentials(instance.ref, credentials)
+        else:
+            self._services.cluster.claim_credentials(instance.ref, credentials)
         self._services.cluster.event(instance.ref, "Normal", "Deleted", "nothing of it runs any more")
         latest = self._services.store.instance(instance.key) or instance
         self._services.take(self._services.cluster.set_finalizer(latest.ref, False, list(latest.finalizers)))

@@ -45,6 +45,9 @@ class Cluster(Protocol):
     def release_credentials(self, owner: ObjectRef, name: str) -> None:
         """Makes the Secret outlive its owner."""
 
+    def claim_credentials(self, owner: ObjectRef, name: str) -> None:
+        """Makes the Secret, if there is one, go with its owner: one that was taken over belongs to nobody yet."""
+
     def apply_status(self, ref: ObjectRef, status: Body) -> Body:
         """Server-side apply on `/status`; returns the object. `Gone` when it is not there any more."""
 

@@ -1,0 +1,161 @@
+"""Two hosts: which of them a tenant goes to, and what is told while one cannot be used."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.e2e import releases
+from tests.e2e.conftest import server
+from tests.e2e.platform import Platform, Tenant, condition
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+
+NAME = "harbour"
+
+
+@pytest.fixture(scope="module")
+def tenant(platform: Platform) -> Iterator[Tenant]:
+    """A tenant on host `two`, which the tests below break."""
+    with platform.tenant(releases.instance(NAME, "sample-1", serverRef={"name": "two"})) as made:
+        yield made
+
+
+class TestPlacement:
+    POOL = {"selector": {"matchLabels": {"pool": "e2e"}}}
+
+    def test_each_goes_to_the_less_loaded_host_and_stays_there(self, platform: Platform) -> None:
+        names = ["first", "second"]
+        try:
+            for name in names:
+                load = {host: allocated(platform, host) for host in ("one", "two")}
+                platform.apply(releases.instance(name, "sample-1", placement=self.POOL))
+                chosen = placed(platform, name)
+                assert load[chosen] == min(load.values()), load
+            before = {name: placed(platform, name) for name in names}
+            assert set(before.values()) == {"one", "two"}
+            platform.operator.restart()
+            for name in names:
+                platform.wait_ready(name)
+            assert {name: placed(platform, name) for name in names} == before
+            for name, host in before.items():
+                other = platform.hosts["one" if host == "two" else "two"]
+                assert Tenant(platform, name).containers("web")
+                assert other.docker("ps", "--all", "--quiet", "--filter", f"name=dotmac-{name}-").split() == []
+        finally:
+            for name in names:
+                platform.let_go(name)
+
+    def test_a_selector_that_only_one_host_matches_wins_over_load(self, platform: Platform, tenant: Tenant) -> None:
+        zone = {"selector": {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["two"]}]}}
+        assert allocated(platform, "two") > 0
+        try:
+            platform.apply(releases.instance("third", "sample-1", placement=zone))
+            assert placed(platform, "third") == "two"
+        finally:
+            platform.let_go("third")
+
+    def test_a_selector_that_no_host_matches_waits_and_says_so(self, platform: Platform) -> None:
+        nowhere = {"selector": {"matchLabels": {"zone": "moon"}}}
+        try:
+            platform.apply(releases.instance("fourth", "sample-1", placement=nowhere))
+            found = platform.wait_condition("Instance", "fourth", "Ready", "False", reason="NoServerFits")
+            assert "none of 2 Servers" in condition(found, "Ready")["message"]  # type: ignore[index]
+        finally:
+            platform.let_go("fourth")
+
+
+def allocated(platform: Platform, name: str) -> int:
+    """Mebibytes that a Server has given away, when its status has caught up with the Instances on it."""
+    found = platform.get("Server", name)
+    assert found is not None
+    memory: str = found["status"]["allocated"]["memory"]
+    return int(memory.removesuffix("Mi"))
+
+
+def placed(platform: Platform, name: str) -> str:
+    def look() -> str:
+        found = platform.get("Instance", name) or {}
+        chosen = str(found.get("status", {}).get("server", ""))
+        here = platform.get("Server", chosen) if chosen else None
+        instances = [i for i in listed(platform) if i.get("status", {}).get("server") == chosen]
+        return chosen if here and here["status"]["allocated"]["instances"] == len(instances) else ""
+
+    return platform.wait(f"{name} has a Server, which counts it", look, about=name)
+
+
+def listed(platform: Platform) -> list[releases.Object]:
+    found: list[releases.Object] = platform.plane.client.get(platform.path("Instance")).json()["items"]
+    return found
+
+
+def test_a_host_that_goes_away_and_comes_back(platform: Platform, tenant: Tenant) -> None:
+    host, ids = platform.hosts["two"], tenant.ids()
+    host.unreachable()
+    try:
+        # Nobody uses the connection, so it is the keep-alive that finds out.
+        found = platform.wait_condition("Server", "two", "Ready", "False", seconds=60)
+        assert condition(found, "Reachable")["status"] == "False"  # type: ignore[index]
+        seen = platform.wait_condition("Instance", NAME, "Ready", "Unknown", reason="ServerNotReady")
+        assert seen["status"]["phase"] == "Unreachable"
+        assert tenant.ids() == ids, "its containers run on"
+        platform.apply(
+            releases.instance(NAME, "sample-1", serverRef={"name": "two"}, env=[{"name": "X", "value": "1"}])
+        )
+    finally:
+        host.reachable()
+    platform.wait_condition("Server", "two", "Ready", "True", seconds=60)
+    platform.wait_ready(NAME)
+    assert tenant.exec("web", "printenv", "X").strip() == "1", "what was asked for meanwhile is done now"
+    assert tenant.ask().status_code == 200
+
+
+def test_a_host_with_another_key_is_not_talked_to(platform: Platform, tenant: Tenant) -> None:
+    host, ids = platform.hosts["two"], tenant.ids()
+    old = host.host_key
+    new = host.new_host_key()
+    assert old != new
+    found = platform.wait_condition("Server", "two", "Ready", "False", reason="HostKeyChanged", seconds=60)
+    assert condition(found, "HostKeyVerified")["status"] == "False"  # type: ignore[index]
+    assert condition(found, "Stalled")["status"] == "True"  # type: ignore[index]
+    assert platform.wait_condition("Instance", NAME, "Ready", "Unknown", reason="ServerNotReady")
+    platform.apply(server("two", host))  # the new key, pinned by a person
+    platform.wait_condition("Server", "two", "Ready", "True")
+    platform.wait_ready(NAME)
+    assert tenant.ids() == ids
+
+
+def test_wrong_credentials_are_told_and_replaced_ones_taken(platform: Platform, tenant: Tenant) -> None:
+    host = platform.hosts["two"]
+    key = Ed25519PrivateKey.generate()
+    wrong = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    ).decode()
+    platform.apply(
+        releases.secret("wrong-ssh", **{"ssh-privatekey": wrong}),
+        server("two", host, credentialsRef={"name": "wrong-ssh"}),
+    )
+    found = platform.wait_condition("Server", "two", "Ready", "False", reason="AuthenticationFailed")
+    assert host.user in condition(found, "Ready")["message"]  # type: ignore[index]
+    assert "PRIVATE KEY" not in str(found["status"])
+    platform.apply(server("two", host))
+    platform.wait_condition("Server", "two", "Ready", "True")
+    platform.wait_ready(NAME)
+
+
+def test_a_user_who_may_not_use_docker_is_told_apart(platform: Platform, tenant: Tenant) -> None:
+    host, ids = platform.hosts["two"], tenant.ids()
+    host.deny_docker()
+    try:
+        found = platform.wait_condition("Server", "two", "Ready", "False", reason="DockerNotPermitted", seconds=60)
+        assert condition(found, "Reachable")["status"] == "True"  # type: ignore[index]
+        assert condition(found, "DockerReady")["status"] == "False"  # type: ignore[index]
+        assert "docker" in condition(found, "Ready")["message"]  # type: ignore[index]
+    finally:
+        host.allow_docker()
+    asked = {"metadata": {"annotations": {"platform.dotmac.io/reconcile-requested-at": str(time.time())}}}
+    platform.patch("Server", "two", asked)
+    platform.wait_condition("Server", "two", "Ready", "True", seconds=60)
+    platform.wait_ready(NAME)
+    assert tenant.ids() == ids
