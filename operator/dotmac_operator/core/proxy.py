@@ -23,6 +23,8 @@ AUTOSAVE = "/config/caddy/autosave.json"
 RELOAD_ARGV = ("caddy", "reload", "--config", "-", "--address", ADMIN_SOCKET, "--force")
 """Reads the new configuration from its standard input."""
 PLAIN, SECURE = "plain", "secure"
+REFUSAL: Config = {"handle": [{"handler": "static_response", "status_code": 404}]}
+"""The last route. Without it Caddy answers 200 under a name that nobody has, which step verify would take for good."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def base_config(proxy: Proxy) -> Config:
     """The configuration without a tenant."""
     servers: Config = {
         # Certificates and redirects are said explicitly, per route; Caddy must not guess them from host names.
-        PLAIN: {"listen": [":80"], "automatic_https": {"disable": True}, "routes": []},
+        PLAIN: {"listen": [":80"], "automatic_https": {"disable": True}, "routes": [REFUSAL]},
     }
     apps: Config = {"http": {"http_port": 80, "https_port": 443, "grace_period": "30s", "servers": servers}}
     if proxy.tls.mode != "Off":
@@ -78,11 +80,11 @@ def with_route(config: Config, route: Route, proxy: Proxy) -> Config:
     plain = [host for host, mode in route.hosts if mode == "Off"]
     secure = [host for host, mode in route.hosts if mode != "Off"]
     if plain:
-        servers[PLAIN]["routes"].append(_forward(route, plain))
+        _append(servers[PLAIN], _forward(route, plain))
     if secure:
-        servers[PLAIN]["routes"].append(_redirect(route, secure, proxy.https_port))
+        _append(servers[PLAIN], _redirect(route, secure, proxy.https_port))
         _add_secure(servers)
-        servers[SECURE]["routes"].append(_forward(route, secure))
+        _append(servers[SECURE], _forward(route, secure))
         made["apps"]["tls"] = _tls(proxy, _modes(made) | {host: mode for host, mode in route.hosts if mode != "Off"})
     return made
 
@@ -180,9 +182,13 @@ def _add_secure(servers: Config) -> None:
             "listen": [":443"],
             "automatic_https": {"disable_redirects": True},
             "tls_connection_policies": [{}],
-            "routes": [],
+            "routes": [REFUSAL],
         },
     )
+
+
+def _append(server: Config, route: Config) -> None:
+    server["routes"] = [*(other for other in server["routes"] if other != REFUSAL), route, REFUSAL]
 
 
 def _forward(route: Route, hosts: list[str]) -> Config:

@@ -112,6 +112,15 @@ def test_each_host_name_gets_the_certificate_it_asks_for(default: str, mode: str
     assert mine["issuers"][0]["module"] == mode.lower()
 
 
+def test_a_name_that_nobody_has_is_refused_after_all_routes() -> None:
+    config = loaded(
+        SERVERS[2], [Route("a", (("a.example", "Acme"),), ("x:1",)), Route("b", (("b.example", "Off"),), ("y:1",))]
+    )
+    for server in config["apps"]["http"]["servers"].values():
+        assert server["routes"][-1] == proxy.REFUSAL
+        assert server["routes"].count(proxy.REFUSAL) == 1
+
+
 def test_redirects_go_to_the_published_port() -> None:
     server = Proxy.model_validate(
         {"httpsPort": 8443, "tls": {"email": "a@b.example", "acmeDirectory": "https://ca.example/d"}}
