@@ -18,7 +18,7 @@ import orjson
 import yaml
 
 from dotmac_local.kubeconfig import path_in
-from dotmac_local.server.run import Listen, ignore_hangup, serve
+from dotmac_local.server.run import Listen, serve
 from dotmac_local.server.tls import write_private
 from dotmac_local.storage import HistoryLimits
 from dotmac_local.storage.log import LogUnusable
@@ -249,4 +249,4 @@ def look(directory: Path) -> State:
     return State(f"running: {_server_url(directory)}, pid {pid}, KUBECONFIG={path_in(directory)}", 0)
 
 
-__all__ = ["CannotStart", "CannotStop", "Options", "ignore_hangup", "look", "purge", "run", "start", "stop"]
+__all__ = ["CannotStart", "CannotStop", "Options", "look", "purge", "run", "start", "stop"]

@@ -110,8 +110,7 @@ def _check_base64(key: str, value: Any) -> None:
         if not isinstance(value, str):
             raise bad_request(
                 'Secret in version "v1" cannot be handled as a Secret: json: cannot unmarshal into Go struct field '
-                "Secret.data of "
-                "type []uint8"
+                "Secret.data of type []uint8"
             )
         base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError) as error:

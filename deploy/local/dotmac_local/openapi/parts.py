@@ -16,8 +16,7 @@ META = "io.k8s.apimachinery.pkg.apis.meta.v1"
 
 _FIELD_VALIDATION = (
     "fieldValidation instructs the server on how to handle objects in the request (POST/PUT/PATCH) containing unknown "
-    "or duplicate "
-    "fields. Valid values are: Ignore, Warn (the default), Strict."
+    "or duplicate fields. Valid values are: Ignore, Warn (the default), Strict."
 )
 _PARAMETERS: dict[str, tuple[str, str]] = {
     "dryRun": (
@@ -176,14 +175,12 @@ def gvk(resource: ResourceType) -> Object:
 
 API_VERSION_DOC = (
     "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized "
-    "schemas to the "
-    "latest internal value, and may reject unrecognized values. More info: "
+    "schemas to the latest internal value, and may reject unrecognized values. More info: "
     "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources"
 )
 KIND_DOC = (
     "Kind is a string value representing the REST resource this object represents. Servers may infer this from the "
-    "endpoint the "
-    "client submits requests to. Cannot be updated. In CamelCase. More info: "
+    "endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: "
     "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds"
 )
 METADATA_DOC = (

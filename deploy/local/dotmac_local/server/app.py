@@ -16,7 +16,7 @@ from dotmac_local.controllers.crds import CrdController
 from dotmac_local.controllers.expiry import expire_events
 from dotmac_local.controllers.gc import GarbageCollector
 from dotmac_local.controllers.namespaces import NamespaceController
-from dotmac_local.errors import ApiError, overloaded, unauthorized
+from dotmac_local.errors import ApiError, bad_request, overloaded, unauthorized
 from dotmac_local.resources import Registry
 from dotmac_local.server import http
 from dotmac_local.server.api import Api
@@ -104,6 +104,8 @@ class Application:
             # What is refused may rest on a write that is not on disk yet.
             await self.store.committed()
             return _refusal(error)
+        except RecursionError:
+            return _refusal(bad_request("the object is nested too deeply"))
         except StorageFailed as error:
             return _refusal(ApiError(500, "InternalError", f"Internal error occurred: {error}"))
         except Exception:

@@ -47,10 +47,21 @@ def _json(body: bytes, kind: str) -> Any:
 
 
 def _yaml(body: bytes, kind: str) -> Any:
+    if body.lstrip().startswith((b"{", b"[")):
+        # Server-side apply calls its JSON YAML.
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError:
+            pass
     try:
+        if b"*" in body and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(body, yaml.CSafeLoader)):
+            # A few lines of aliases of aliases stand for gigabytes.
+            raise bad_request(_unreadable(kind, "yaml parse error: aliases are not accepted"))
         # A subclass of the safe loader: it makes plain values only.
-        return yaml.load(body, Loader=_Loader)  # noqa: S506
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        loaded = yaml.load(body, Loader=_Loader)  # noqa: S506
+        # Keys that are numbers become text, and what JSON has no word for is refused.
+        return orjson.loads(orjson.dumps(loaded, option=orjson.OPT_NON_STR_KEYS))
+    except (yaml.YAMLError, orjson.JSONEncodeError, ValueError, RecursionError) as error:
         raise bad_request(_unreadable(kind, f"yaml parse error: {_first_line(error)}")) from None
 
 

@@ -38,9 +38,8 @@ _MESSAGES: dict[str, Fields] = {
         "TypeMeta": "1 apiVersion s, 2 kind s",
         "Meta": (
             "1 name s, 2 generateName s, 3 namespace s, 5 uid s, 6 resourceVersion s, 7 generation i, 8 "
-            "creationTimestamp T, "
-            "9 deletionTimestamp T, 10 deletionGracePeriodSeconds i, 11 labels {}s, 12 annotations {}s, "
-            "13 ownerReferences []OwnerReference, 14 finalizers []s"
+            "creationTimestamp T, 9 deletionTimestamp T, 10 deletionGracePeriodSeconds i, 11 labels {}s, 12 "
+            "annotations {}s, 13 ownerReferences []OwnerReference, 14 finalizers []s"
         ),
         "OwnerReference": "1 kind s, 3 name s, 4 uid s, 5 apiVersion s, 6 controller t, 7 blockOwnerDeletion t",
         "ObjectReference": (
@@ -56,18 +55,16 @@ _MESSAGES: dict[str, Fields] = {
             "4 automountServiceAccountToken t"
         ),
         "Event": (
-            "1 metadata Meta, 2 involvedObject ObjectReference, 3 reason s, 4 message s, 5 source EventSource, "
-            "6 firstTimestamp T, 7 lastTimestamp T, 8 count i, 9 type s, 10 eventTime M, 11 series EventSeries, 12 "
-            "action s, "
-            "13 related ObjectReference, 14 reportingComponent s, 15 reportingInstance s"
+            "1 metadata Meta, 2 involvedObject ObjectReference, 3 reason s, 4 message s, 5 source EventSource, 6 "
+            "firstTimestamp T, 7 lastTimestamp T, 8 count i, 9 type s, 10 eventTime M, 11 series EventSeries, 12 "
+            "action s, 13 related ObjectReference, 14 reportingComponent s, 15 reportingInstance s"
         ),
         "EventSource": "1 component s, 2 host s",
         "EventSeries": "1 count i, 2 lastObservedTime M",
         "Lease": "1 metadata Meta, 2 spec LeaseSpec",
         "LeaseSpec": (
             "1 holderIdentity s, 2 leaseDurationSeconds i, 3 acquireTime M, 4 renewTime M, 5 leaseTransitions i, 6 "
-            "strategy s, "
-            "7 preferredHolder s"
+            "strategy s, 7 preferredHolder s"
         ),
         "Role": "1 metadata Meta, 2 rules []PolicyRule",
         "ClusterRole": "1 metadata Meta, 2 rules []PolicyRule, 3 aggregationRule AggregationRule",

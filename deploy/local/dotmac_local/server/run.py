@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from dotmac_local.kubeconfig import write_kubeconfig
 from dotmac_local.server import tls
 from dotmac_local.server.app import Application
 from dotmac_local.storage import HistoryLimits
@@ -62,8 +62,6 @@ def _bind(listen: Listen) -> socket.socket:
 async def _serve(
     directory: Path, identity: tls.Identity, bound: socket.socket, host: str, port: int, limits: HistoryLimits | None
 ) -> None:
-    from dotmac_local.kubeconfig import write_kubeconfig
-
     application = Application(directory, identity.credentials, limits)
     await application.start()
     config = uvicorn.Config(
@@ -90,8 +88,3 @@ async def _serve(
         await server.serve(sockets=[bound])
     finally:
         await application.close()
-
-
-def ignore_hangup() -> None:
-    """A server in the background outlives the terminal it was started from."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)

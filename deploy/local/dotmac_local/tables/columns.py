@@ -16,18 +16,14 @@ Object = dict[str, Any]
 
 NAME_DOC = (
     "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a "
-    "client to "
-    "request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence "
-    "and "
-    "configuration definition. Cannot be updated. More info: "
+    "client to request the generation of an appropriate name automatically. Name is primarily intended for creation "
+    "idempotence and configuration definition. Cannot be updated. More info: "
     "https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names"
 )
 _AGE_DOC = (
     "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed "
-    "to be set in "
-    "happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 "
-    "form and is in "
-    "UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: "
+    "to be set in happens-before order across separate operations. Clients may not set this value. It is represented "
+    "in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: "
     "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata"
 )
 
@@ -242,10 +238,8 @@ _BUILT_IN: dict[tuple[str, str], tuple[Column, ...]] = {
             "string",
             _count("data"),
             "Data contains the secret data. Each key must consist of alphanumeric characters, '-', '_' or '.'. The "
-            "serialized form of "
-            "the secret data is a base64 encoded string, representing the arbitrary (possibly non-string) data value "
-            "here. Described "
-            "in https://tools.ietf.org/html/rfc4648#section-4",
+            "serialized form of the secret data is a base64 encoded string, representing the arbitrary (possibly "
+            "non-string) data value here. Described in https://tools.ietf.org/html/rfc4648#section-4",
         ),
     ),
     ("", "ConfigMap"): (

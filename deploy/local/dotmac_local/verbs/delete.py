@@ -107,8 +107,7 @@ class Deleter:
         elif options.resource_version and options.resource_version != str(live.rv):
             why = (
                 f"the ResourceVersion in the precondition ({options.resource_version}) does not match the "
-                f"ResourceVersion in record "
-                f"({live.rv}). The object might have been modified"
+                f"ResourceVersion in record ({live.rv}). The object might have been modified"
             )
         if why:
             who = f"{resource.kind}.{resource.group}" if resource.group else resource.kind

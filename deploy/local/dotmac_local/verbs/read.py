@@ -207,12 +207,9 @@ def _expired_page(query: ListQuery, store: Store) -> ApiError:
         return expired(f"The provided resource version is too old. The oldest that can be read is {store.compacted}")
     error = expired(
         "The provided continue parameter is too old to display a consistent list result. You can start a new list "
-        "without the "
-        "continue parameter, or use the continue token in this response to retrieve the remainder of the results. "
-        "Continuing with "
-        "the provided token results in an inconsistent list - objects that were created, modified, or deleted between "
-        "the time the "
-        "first chunk was returned and now may show up in the list."
+        "without the continue parameter, or use the continue token in this response to retrieve the remainder of the "
+        "results. Continuing with the provided token results in an inconsistent list - objects that were created, "
+        "modified, or deleted between the time the first chunk was returned and now may show up in the list."
     )
     error.continue_token = encode_token(-1, query.start)
     return error

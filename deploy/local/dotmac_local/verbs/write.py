@@ -149,9 +149,9 @@ class Writer:
             raise conflict(
                 resource,
                 target.name,
-                f"StorageError: invalid object, Code: 4, Key: /registry/{key}, ResourceVersion: 0, AdditionalErrorMsg: "
-                f"Precondition "
-                f"failed: UID in precondition: {meta['uid']}, UID in object meta: {old['metadata']['uid']}",
+                f"StorageError: invalid object, Code: 4, Key: /registry/{key}, ResourceVersion: 0, "
+                f"AdditionalErrorMsg: Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: "
+                f"{old['metadata']['uid']}",
             )
         sent = meta.get("resourceVersion")
         if sent and sent != "0" and sent != str(live.rv):
