@@ -431,6 +431,15 @@ def neighbour(**changes: Any) -> Neighbour:
     return replace(made, **changes)
 
 
+@pytest.mark.parametrize("claim", [{"org_code": "acme"}, {"hosts": ("acme.erp.example",)}], ids=["orgCode", "domain"])
+def test_of_two_newcomers_with_the_same_claim_the_first_by_name_goes_on(claim: dict[str, Any]) -> None:
+    """Regression: each waited for the other for ever."""
+    first = neighbour(key="tenants/aaa", **claim)
+    last = neighbour(key="tenants/zzz", **claim)
+    assert plan(view_of(DESIRED, fresh_facts(), neighbours=(first,))).current[1].state == "blocked"  # type: ignore[index]
+    assert plan(view_of(DESIRED, fresh_facts(), neighbours=(last,))).current[0] != "preflight"  # type: ignore[index]
+
+
 def small(**capacity: Any) -> ServerView:
     return ServerView("host-1", server_of(capacity=capacity), True, memory=8 * 2**30)
 
@@ -439,8 +448,8 @@ FOREIGN = VolumeFact("dotmac-acme-database", {names.NAMESPACE: "elsewhere", name
 RETAINED = VolumeFact("dotmac-acme-database", {**owner_labels(DESIRED), names.INSTANCE_UID: "uid-earlier"})
 
 REFUSALS: list[tuple[str, dict[str, Any], str]] = [
-    ("OrgCodeTaken", {"neighbours": (neighbour(org_code="acme"),)}, "choose another"),
-    ("DomainTaken", {"neighbours": (neighbour(hosts=("acme.erp.example",)),)}, "tenants/other"),
+    ("OrgCodeTaken", {"neighbours": (neighbour(org_code="acme", serving=True),)}, "choose another"),
+    ("DomainTaken", {"neighbours": (neighbour(hosts=("acme.erp.example",), serving=True),)}, "tenants/other"),
     ("Unschedulable", {"server": replace(small(), spec=server_of(schedulable=False))}, "schedulable"),
     ("ServerFull", {"server": small(maxInstances=1), "neighbours": (neighbour(),)}, "1 of 1"),
     ("InsufficientMemory", {"server": small(reservedMemory="7Gi")}, "1024Mi are left"),

@@ -7,7 +7,7 @@ from dotmac_crds.release import ReleaseSpec
 from dotmac_operator.core import names, proxy
 from dotmac_operator.core.quantity import mebibytes, memory_bytes
 from dotmac_operator.core.steps.base import MET, Step, Verdict, blocked, wait
-from dotmac_operator.core.view import View
+from dotmac_operator.core.view import Neighbour, View
 
 RETRY = 30.0
 """Seconds after which a cause outside the Instance, such as a full Server, is looked at again."""
@@ -47,11 +47,9 @@ def release_allowed(
 
 
 def _taken_names(view: View) -> Verdict | None:
-    if view.containers:
-        return None  # it has the name; the newcomer is the one who waits
     mine = view.desired.org_code.lower()
     for other in view.neighbours:
-        if other.org_code.lower() == mine:
+        if other.org_code.lower() == mine and _goes_first(view, other):
             return blocked(
                 "OrgCodeTaken",
                 f"Instance {other.key} has orgCode {other.org_code} on Server {view.server.name}: choose another one",
@@ -61,19 +59,28 @@ def _taken_names(view: View) -> Verdict | None:
 
 
 def _taken_hosts(view: View) -> Verdict | None:
-    serving = view.record.release is not None and view.record.release.current is not None
     for host, _ in view.desired.route.hosts:
         owner = proxy.owner_of_host(view.config, host)
         if owner == view.desired.tenant.uid:
             continue  # it is served under this name; whoever claims it as well is the one who waits
         for other in view.neighbours:
-            if host in other.hosts and not (serving and owner is None and not other.serving):
+            if owner == other.uid:
+                return blocked("DomainTaken", f"the proxy serves domain {host} for Instance {other.key}", after=RETRY)
+            if host in other.hosts and _goes_first(view, other):
                 return blocked(
                     "DomainTaken", f"domain {host} belongs to Instance {other.key}: remove it from one", after=RETRY
                 )
-        if owner not in (None, view.desired.tenant.uid) and owner in {other.uid for other in view.neighbours}:
-            return blocked("DomainTaken", f"the proxy serves domain {host} for another Instance", after=RETRY)
     return None
+
+
+def _goes_first(view: View, other: Neighbour) -> bool:
+    """Of two that claim the same, the one that is on the host keeps it; among equals the first by name.
+
+    Without an order two newcomers would wait for each other for ever.
+    """
+    there = other.serving or any(c.labels.get(names.INSTANCE_UID) == other.uid for c in view.facts.containers)
+    here = bool(view.containers)
+    return other.key < view.desired.tenant.key if there == here else there
 
 
 def _capacity(view: View) -> Verdict | None:
