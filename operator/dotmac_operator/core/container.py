@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from dotmac_operator.core import names
@@ -84,11 +85,11 @@ class ContainerSpec:
     single: bool = False
     """True: at most one version of it can exist, so its name carries no hash."""
 
-    @property
+    @cached_property
     def hash(self) -> str:
         return self.fixed_hash or digest(self._content(masked=True))
 
-    @property
+    @cached_property
     def name(self) -> str:
         return self.base_name if self.single else f"{self.base_name}-{names.short(self.hash)}"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from dotmac_crds.instance import InstanceSpec
 from dotmac_crds.instanceclass import InstanceClassSpec, Limits
@@ -92,14 +93,14 @@ class Desired:
     memory: int
     """Bytes that its long-running containers may take together."""
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """Digest of everything that a rollout would change: the identity of one attempt."""
         parts = [spec.hash for spec in (self.database, *self.apps)]
         parts += [spec.hash for spec in (self.cache, self.migrate, self.bootstrap) if spec is not None]
         return digest([self.release_name, self.version, self.route.digest(), *parts])
 
-    @property
+    @cached_property
     def serving_hash(self) -> str:
         """Digest of what a user sees: the exposed containers and the route. Verified once for each value."""
         exposed = [spec.hash for spec in self.apps if spec.role == self.exposed_role]
