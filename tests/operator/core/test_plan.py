@@ -451,7 +451,7 @@ REFUSALS: list[tuple[str, dict[str, Any], str]] = [
     ("OrgCodeTaken", {"neighbours": (neighbour(org_code="acme", serving=True),)}, "choose another"),
     ("DomainTaken", {"neighbours": (neighbour(hosts=("acme.erp.example",), serving=True),)}, "tenants/other"),
     ("Unschedulable", {"server": replace(small(), spec=server_of(schedulable=False))}, "schedulable"),
-    ("ServerFull", {"server": small(maxInstances=1), "neighbours": (neighbour(),)}, "1 of 1"),
+    ("ServerFull", {"server": small(maxInstances=1), "neighbours": (neighbour(serving=True),)}, "1 of 1"),
     ("InsufficientMemory", {"server": small(reservedMemory="7Gi")}, "1024Mi are left"),
     ("VolumeTaken", {"facts": replace(fresh_facts(), volumes=(FOREIGN,))}, "somebody else"),
     ("CredentialsMissing", {"facts": replace(fresh_facts(), volumes=(RETAINED,)), "credential_keys": None}, "restore"),

@@ -91,13 +91,14 @@ def _capacity(view: View) -> Verdict | None:
         return blocked(
             "Unschedulable", f"Server {view.server.name} takes no new Instances (schedulable: false)", after=RETRY
         )
-    if len(view.neighbours) >= capacity.max_instances:
+    ahead = _ahead(view)
+    if len(ahead) >= capacity.max_instances:
         return blocked(
             "ServerFull",
-            f"Server {view.server.name} holds {len(view.neighbours)} of {capacity.max_instances}",
+            f"Server {view.server.name} holds {len(ahead)} of {capacity.max_instances}",
             after=RETRY,
         )
-    free = view.server.memory - memory_bytes(capacity.reserved_memory) - sum(n.memory for n in view.neighbours)
+    free = view.server.memory - memory_bytes(capacity.reserved_memory) - sum(n.memory for n in ahead)
     if view.server.memory and view.desired.memory > free:
         return blocked(
             "InsufficientMemory",
@@ -106,6 +107,14 @@ def _capacity(view: View) -> Verdict | None:
             after=RETRY,
         )
     return None
+
+
+def _ahead(view: View) -> list[Neighbour]:
+    """The neighbours whose claim comes first: those that live here, and of the newcomers those with a lower uid, so
+    that of too many some are let in."""
+    here = {container.labels.get(names.INSTANCE_UID) for container in view.facts.containers}
+    mine = view.desired.tenant.uid
+    return [other for other in view.neighbours if other.serving or other.uid in here or other.uid < mine]
 
 
 def _volumes(view: View) -> Verdict | None:
