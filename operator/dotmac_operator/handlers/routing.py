@@ -5,7 +5,7 @@ from typing import Any
 
 from dotmac_operator.core import names
 from dotmac_operator.core.facts import DockerEvent
-from dotmac_operator.reconcile.store import Resource, Store
+from dotmac_operator.reconcile.store import Resource, Store, server_name
 
 Wake = Callable[[str, str], None]
 
@@ -27,8 +27,8 @@ class Routing:
             self._referring(lambda spec: spec.release_ref.name == resource.ref.name)
         elif kind == "InstanceClass":
             self._referring(lambda spec: spec.class_ref.name == resource.ref.name)
-        elif kind == "Instance" and resource.status.server:
-            self._wake("Server", f"{resource.ref.namespace}/{resource.status.server}")
+        elif kind == "Instance" and server_name(resource):
+            self._wake("Server", f"{resource.ref.namespace}/{server_name(resource)}")
 
     def server_ready(self, key: str) -> None:
         """A Server became ready, or ceased to be."""

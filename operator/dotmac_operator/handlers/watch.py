@@ -13,7 +13,7 @@ from dotmac_crds.base import GROUP, VERSION
 from dotmac_crds.kinds import KINDS
 from dotmac_operator.handlers.routing import Routing
 from dotmac_operator.handlers.workers import Workers
-from dotmac_operator.reconcile.store import Store, parse, relevant
+from dotmac_operator.reconcile.store import Resource, Store, parse, relevant
 
 
 class Watch:
@@ -24,6 +24,9 @@ class Watch:
         self._routing = routing
         self._workers = workers
         self._relevant: set[tuple[str, str]] = set()
+        self._seen: dict[tuple[str, str], Resource[Any, Any]] = {}
+        """The last version that came by the watch. Not the store's: an answer to a write of ours may have put a user's
+        edit into that before the watch tells of it."""
 
     def register(self, registry: kopf.OperatorRegistry) -> None:
         for kind in KINDS:
@@ -31,15 +34,19 @@ class Watch:
             kopf.on.event(GROUP, VERSION, kind.plural, id=f"wake-{kind.plural}", registry=registry)(self._event)
 
     async def _index(self, body: kopf.Body, **_: Any) -> None:
-        before, now = self._store.put(dict(body))
-        if relevant(before, now):
-            self._relevant.add((now.ref.kind, now.key))
+        self._store.put(dict(body))
+        now = parse(dict(body))
+        place = (now.ref.kind, now.key)
+        if relevant(self._seen.get(place), now):
+            self._relevant.add(place)
+        self._seen[place] = now
 
     async def _event(self, event: kopf.RawEvent, body: kopf.Body, **_: Any) -> None:
         resource = parse(dict(body))
         place = (resource.ref.kind, resource.key)
         if event["type"] == "DELETED":
             self._store.drop(*place, resource.ref.uid)
+            self._seen.pop(place, None)
             self._routing.changed(resource)
         elif place in self._relevant:
             self._relevant.discard(place)
