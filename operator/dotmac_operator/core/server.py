@@ -187,8 +187,8 @@ def _conditions(situation: ServerSituation) -> Iterator[Condition]:
 
 
 def _chain(situation: ServerSituation) -> Iterator[Condition]:
-    if situation.paused:
-        return
+    if situation.paused or situation.deleting:
+        return  # it was not looked at
     problem = situation.problem
     denied = _DENIES.get(problem.reason, "Reachable") if problem else ""
     holds: bool | None = True

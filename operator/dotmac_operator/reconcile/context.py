@@ -57,8 +57,12 @@ class Contexts:
         if recorded and wanted and recorded != wanted:
             message = f"the tenant's data lives on Server {recorded}: set spec.serverRef.name back to it"
             raise NotYet("ServerChanged", message, stalled=True)
-        if recorded or wanted:
-            return recorded or wanted or ""
+        if recorded:
+            return recorded
+        if wanted:
+            if self._store.server(f"{instance.ref.namespace}/{wanted}") is None:
+                raise NotYet("ServerNotFound", _no_server(wanted, instance.ref.namespace))
+            return wanted
         release, plan = self._release(spec), self._class(spec)
         memory = _memory(release, plan)
         candidates = [self._candidate(server) for server in self._store.servers(instance.ref.namespace)]
@@ -77,7 +81,7 @@ class Contexts:
         name = server_name(instance) or ""
         server = self._store.server(f"{instance.ref.namespace}/{name}")
         if server is None or server.spec is None:
-            raise NotYet("ServerNotFound", f"Server {name} does not exist in namespace {instance.ref.namespace}")
+            raise NotYet("ServerNotFound", _no_server(name, instance.ref.namespace))
         release, plan = self._release(spec), self._class(spec)
         self._allow(instance, spec, release)
         namespace = instance.ref.namespace
@@ -184,6 +188,10 @@ class Contexts:
         )
         if verdict is not None:
             raise NotYet(verdict.reason, verdict.message, stalled=True)
+
+
+def _no_server(name: str, namespace: str) -> str:
+    return f"Server {name} does not exist in namespace {namespace}: create it"
 
 
 def _memory(release: Release, plan: InstanceClass) -> int:

@@ -31,7 +31,7 @@ class Departure:
         orphan = instance.annotations.get(names.ORPHAN, "").lower() in ("true", "yes", "1")
         if deletion.get("protected"):
             return self._blocked_deletion(instance, "spec.deletion.protected is true: set it to false to go on")
-        name = server_name(instance)
+        name = self._server(instance)
         if name is not None and not (orphan and self._orphan(instance, name)):
             outcome = self._clear(instance, name, deletion.get("policy") == "Delete")
             if outcome is not None:
@@ -45,6 +45,13 @@ class Departure:
         latest = self._services.store.instance(instance.key) or instance
         self._services.take(self._services.cluster.set_finalizer(latest.ref, False, list(latest.finalizers)))
         return DONE
+
+    def _server(self, instance: Instance) -> str | None:
+        """The Server that may hold something of it; a choice is recorded before anything is done there."""
+        if instance.status.server:
+            return instance.status.server
+        name = server_name(instance)
+        return name if self._services.store.server(f"{instance.ref.namespace}/{name}") else None
 
     def _orphan(self, instance: Instance, server: str) -> bool:
         """Whether to let go without clearing the host: only when the host cannot be reached."""
@@ -63,9 +70,11 @@ class Departure:
         hint = f"; to delete it although the host is gone: annotate it with {names.ORPHAN}=true"
         if found is None or found.spec is None:
             return self._blocked_deletion(instance, f"Server {server} does not exist{hint}")
-        if inventory is None and is_true(found.status.conditions, "Ready"):
+        # A Server that is being deleted itself waits for its Instances to go, and is not ready for new ones.
+        usable = found.deleting or is_true(found.status.conditions, "Ready")
+        if inventory is None and usable:
             return Outcome(after=HOST_AWAY)  # this process has just started; the Server's own pass connects
-        if inventory is None or not is_true(found.status.conditions, "Ready"):
+        if inventory is None or not usable:
             self._blocked_deletion(instance, f"Server {server} is not ready{hint}")
             return Outcome(after=HOST_AWAY)
         going = Departing(

@@ -57,6 +57,10 @@ class Kept:
         self.not_before, self.attempts, self.verified = 0.0, 0, ""
         self.probes.clear()
 
+    def succeeded(self) -> None:
+        """The next difference is a new one and is repaired at once."""
+        self.not_before, self.attempts, self.problem = 0.0, 0, None
+
     def count_attempt(self, desired_hash: str, problem: Problem, now: float) -> Problem:
         """Notes a failed attempt; the problem counts as stalled after some of them."""
         if self.attempted != desired_hash:

@@ -140,7 +140,7 @@ class Rollout:
     def _converged(self, view: View, made: Plan) -> Outcome:
         drift, self.kept.drift = self.kept.drift, ""
         first = not is_true(self.instance.status.conditions, "Ready")
-        self.kept.attempts, self.kept.problem = 0, None
+        self.kept.succeeded()
         self._report(view=view, plan=made, drift=drift)
         if drift:
             self._event("Normal", "DriftRepaired", drift)
@@ -205,6 +205,8 @@ class Rollout:
             self.kept.drift = f"{first.text}: {first.reason}"
 
     def _announce(self, view: View) -> None:
+        if view.credential_keys is None:
+            return  # what is desired is known in full only with the secrets in it
         if self.kept.announced == view.desired.hash or view.record.applied_hash == view.desired.hash:
             return
         self.kept.announced = view.desired.hash
@@ -259,8 +261,7 @@ class Rollout:
         if not made.undo:
             return DONE
         self._execute(made.undo, context, inventory)
-        if len(made.undo) == 1:
-            self._event("Warning", reason, "the previous version serves; the change was taken back")
+        self._event("Warning", reason, "the previous version serves; the change was taken back")
         return None
 
     def _host_failed(self, error: HostError) -> Outcome:

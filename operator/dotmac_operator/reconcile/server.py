@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from dotmac_crds.server import ServerSpec
 from dotmac_operator.core import names, proxy
+from dotmac_operator.core.actions import LoadProxy
 from dotmac_operator.core.conditions import is_true
 from dotmac_operator.core.secret import SecretStr
 from dotmac_operator.core.server import HostProblem, ServerSituation, compute, plan_proxy
@@ -132,6 +133,9 @@ class ServerReconciler:
             facts = inventory.facts([image])
             with self._hosts.routing(server.key):
                 actions = plan_proxy(spec, server.ref.uid, inventory.facts([image]))
+                if any(isinstance(action, LoadProxy) for action in actions):
+                    inventory.invalidate()  # a route that was set since the last read must not be lost
+                    actions = plan_proxy(spec, server.ref.uid, inventory.facts([image]))
                 for action in actions:
                     executor.run(action, inventory, Results())
             if not actions:
@@ -144,6 +148,7 @@ class ServerReconciler:
     def _delete(self, server: Server, situation: ServerSituation) -> Outcome:
         here = self._store.instances_on(server.ref.namespace, server.ref.name)
         if here:
+            self._connect(server)  # so that they can be cleared off the host
             names_ = ", ".join(sorted(instance.ref.name for instance in here)[:5])
             return self._report(
                 server, replace(situation, deleting=f"{len(here)} Instances live on it ({names_}): delete them first")
@@ -156,9 +161,20 @@ class ServerReconciler:
             self._store.put(body)
         return DONE
 
+    def _connect(self, server: Server) -> Inventory | None:
+        """The connection of a Server that is being deleted; also for a process that has just started."""
+        known = self._hosts.inventory(server.key)
+        if known is not None or server.spec is None:
+            return known
+        address = self._address(server, server.spec)
+        if isinstance(address, HostProblem):
+            return None
+        self._wake_instances(server.key)
+        return self._hosts.attach(address)
+
     def _remove_proxy(self, server: Server) -> None:
         """Best effort: a host that is gone for good must not keep its Server. Certificates stay in their volume."""
-        inventory = self._hosts.inventory(server.key)
+        inventory = self._connect(server)
         if inventory is None:
             return
         try:

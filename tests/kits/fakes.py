@@ -1,0 +1,744 @@
+"""In-memory doubles of the ports: Docker hosts, the Kubernetes API, and a World that runs the reconcilers on them.
+
+Small and faithful: what a real engine or API server refuses, these refuse. A test can make any call fail.
+"""
+
+import copy
+import hashlib
+import json
+import pickle
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any, Literal
+
+from tests.kits.tenant import INSTANCE, RELEASE, SERVER
+
+from dotmac_crds.base import API_VERSION, FINALIZER
+from dotmac_crds.kinds import KINDS
+from dotmac_local.schema import Schema
+from dotmac_operator.core import names, proxy
+from dotmac_operator.core.facts import (
+    ContainerFact,
+    DiskFact,
+    DockerEvent,
+    EngineInfo,
+    ImageFact,
+    NetworkFact,
+    VolumeFact,
+)
+from dotmac_operator.core.secret import SecretStr
+from dotmac_operator.hosts.port import (
+    Conflict,
+    EngineError,
+    EventStream,
+    ExecResult,
+    HostAddress,
+    HostError,
+    HostUnreachable,
+    NotFound,
+    ProbeRefused,
+    Progress,
+)
+from dotmac_operator.reconcile.catalog import CatalogReconciler
+from dotmac_operator.reconcile.hosts import Hosts
+from dotmac_operator.reconcile.instance import InstanceReconciler
+from dotmac_operator.reconcile.ports import Gone, ObjectRef, Outcome
+from dotmac_operator.reconcile.server import ServerReconciler
+from dotmac_operator.reconcile.store import Store, parse
+
+SSH_KEY = "CANARY-private-key"
+OFFERED = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFakeHostKeyFakeHostKeyFakeHostKeyFakeHost"
+
+
+_HEALTH = {"http": {"path": "/health"}, "interval": 1, "timeout": 1, "retries": 1, "startPeriod": 1}
+QUICK: dict[str, Any] = {**RELEASE, "roles": [{**RELEASE["roles"][0], "health": _HEALTH}, RELEASE["roles"][1]]}
+"""A Release that shows within seconds that it does not work."""
+
+
+class Crash(Exception):
+    """The operator's process ends here."""
+
+
+def _never() -> float:
+    raise AssertionError("a copy without a clock")
+
+
+# -- hosts -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Box:
+    """One container."""
+
+    id: str
+    name: str
+    body: dict[str, Any]
+    networks: dict[str, str]
+    created: int
+    state: str = "created"
+    exit_code: int | None = None
+    log: str = ""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        found: dict[str, str] = self.body["Labels"]
+        return found
+
+    @property
+    def role(self) -> str:
+        return self.labels.get(names.ROLE, "")
+
+    @property
+    def env(self) -> dict[str, str]:
+        return dict(item.split("=", 1) for item in self.body["Env"])
+
+
+class Quiet:
+    """An event stream on which nothing happens; tests tell the inventory what they changed."""
+
+    def __init__(self) -> None:
+        self._closed = threading.Event()
+
+    def __iter__(self) -> Iterator[DockerEvent]:
+        return self
+
+    def __next__(self) -> DockerEvent:
+        self._closed.wait()
+        raise StopIteration
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+@dataclass
+class FakeEngine:
+    """Implements `hosts.port.Engine`."""
+
+    clock: Callable[[], float]
+    containers_: dict[str, Box] = field(default_factory=dict)
+    networks_: dict[str, NetworkFact] = field(default_factory=dict)
+    volumes_: dict[str, VolumeFact] = field(default_factory=dict)
+    images_: set[str] = field(default_factory=set)
+    autosave: bytes | None = None
+    """The configuration that the proxy runs."""
+    exit_codes: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(role, image) -> how its one-shot ends."""
+    logs_: dict[str, str] = field(default_factory=dict)
+    """Role -> what its containers print."""
+    sick: set[str] = field(default_factory=set)
+    """Images whose containers answer 503, and stay `unhealthy` where Docker checks them."""
+    down: HostError | None = None
+    """Raised by every call while it is set."""
+    mutations: list[str] = field(default_factory=list)
+    reads: int = 0
+    fault: tuple[int, str] | None = None
+    """(number of the mutation, "before" or "after"): there the process crashes."""
+    hook: Callable[[str], None] | None = None
+    """Called after every mutation."""
+    _serial: int = 0
+
+    def _read(self) -> None:
+        self.reads += 1
+        if self.down is not None:
+            raise self.down
+
+    def _mutate[T](self, what: str, effect: Callable[[], T]) -> T:
+        if self.down is not None:
+            raise self.down
+        number = len(self.mutations)
+        if self.fault == (number, "before"):
+            raise Crash(what)
+        made = effect()
+        self.mutations.append(what)
+        if self.fault == (number, "after"):
+            raise Crash(what)
+        if self.hook is not None:
+            self.hook(what)
+        return made
+
+    def _box(self, container: str) -> Box:
+        for box in self.containers_.values():
+            if container in (box.id, box.name):
+                return box
+        raise NotFound(f"no such container: {container}", 404)
+
+    # facts
+
+    def info(self) -> EngineInfo:
+        self._read()
+        return EngineInfo("20.10", "1.41", "Debian", "6.1", "x86_64", 4, 8 * 2**30, "/var/lib/docker")
+
+    def containers(self, labels: Sequence[str] = ()) -> list[ContainerFact]:
+        self._read()
+        return [self._fact(box) for box in self.containers_.values() if _matches(box.labels, labels)]
+
+    def _fact(self, box: Box) -> ContainerFact:
+        health = ""
+        if box.state == "running" and box.body["Healthcheck"]["Test"] != ["NONE"]:
+            health = "unhealthy" if box.body["Image"] in self.sick else "healthy"
+        running = box.state == "running"
+        return ContainerFact(
+            box.id, box.name, box.body["Image"], "sha256:" + "1" * 64, box.state, box.labels, health, box.exit_code,
+            {name: ip if running else "" for name, ip in box.networks.items()}, box.created,
+        )  # fmt: skip
+
+    def networks(self) -> list[NetworkFact]:
+        self._read()
+        return list(self.networks_.values())
+
+    def volumes(self, labels: Sequence[str] = ()) -> list[VolumeFact]:
+        self._read()
+        return [volume for volume in self.volumes_.values() if _matches(volume.labels, labels)]
+
+    def image(self, reference: str) -> ImageFact | None:
+        self._read()
+        return ImageFact("sha256:1", reference) if reference in self.images_ else None
+
+    def inspect_container(self, container: str) -> Mapping[str, Any]:
+        self._read()
+        return {"Id": self._box(container).id}
+
+    def logs(self, container: str, tail: int = 50) -> str:
+        self._read()
+        return self._box(container).log
+
+    def read_file(self, container: str, path: str) -> bytes:
+        self._read()
+        self._box(container)
+        if path != proxy.AUTOSAVE or self.autosave is None:
+            raise NotFound(f"no such file: {path}", 404)
+        return self.autosave
+
+    def wait_container(self, container: str, deadline: float) -> int:
+        return self._box(container).exit_code or 0
+
+    def events(self, since: int, labels: Sequence[str] = ()) -> EventStream:
+        return Quiet()
+
+    # changes
+
+    def pull(self, reference: str, progress: Progress | None = None, *, deadline: float = 1800.0) -> ImageFact:
+        def effect() -> ImageFact:
+            if reference.startswith("absent/"):
+                raise NotFound(f"manifest for {reference} not found", 404)
+            if progress is not None:
+                progress(f"pulling {reference}: 3 of 8 MiB")
+            self.images_.add(reference)
+            return ImageFact("sha256:1", reference)
+
+        return self._mutate(f"pull {reference}", effect)
+
+    def create_container(self, name: str, body: Mapping[str, Any]) -> str:
+        def effect() -> str:
+            if name in self.containers_:
+                raise Conflict(f"the name {name} is taken", 409)
+            if body["Image"] not in self.images_:
+                raise NotFound(f"no such image: {body['Image']}", 404)
+            self._check(body)
+            self._serial += 1
+            id_ = hashlib.sha256(f"{name} {self._serial}".encode()).hexdigest()
+            networks = {network: self._address(network) for network in body["NetworkingConfig"]["EndpointsConfig"]}
+            self.containers_[name] = Box(id_, name, copy.deepcopy(dict(body)), networks, int(self.clock()))
+            return id_
+
+        return self._mutate(f"create {name}", effect)
+
+    def _check(self, body: Mapping[str, Any]) -> None:
+        json.dumps(body)
+        for mount in body["HostConfig"]["Mounts"]:
+            if mount["Source"] not in self.volumes_:
+                raise EngineError(f"volume {mount['Source']} would be made without labels", 500)
+        taken = {json.dumps(box.body["HostConfig"].get("PortBindings")) for box in self.containers_.values()} - {"null"}
+        if json.dumps(body["HostConfig"].get("PortBindings")) in taken:
+            raise EngineError("port is already allocated", 500)
+
+    def _address(self, network: str) -> str:
+        found = self.networks_.get(network)
+        if found is None:
+            raise NotFound(f"network {network} not found", 404)
+        stem, last = found.subnets[0].split("/")[0].rsplit(".", 1)
+        taken = {box.networks.get(network) for box in self.containers_.values()}
+        return next(ip for n in range(int(last) + 2, 255) if (ip := f"{stem}.{n}") not in taken)
+
+    def start_container(self, container: str) -> None:
+        def effect() -> None:
+            box = self._box(container)
+            if box.state == "running":
+                return
+            box.state, box.exit_code, box.log = "running", None, self.logs_.get(box.role, "")
+            if box.body["HostConfig"]["RestartPolicy"]["Name"] == "no":
+                box.state, box.exit_code = "exited", self.exit_codes.get((box.role, box.body["Image"]), 0)
+                if box.role == names.BACKUP and box.exit_code == 0:
+                    box.log = f"dotmac-backup sha256={'a' * 64} size=1024\n"
+
+        self._mutate(f"start {container}", effect)
+
+    def stop_container(self, container: str, grace: float) -> None:
+        def effect() -> None:
+            box = self.containers_.get(container)
+            if box is not None and box.state == "running":
+                box.state, box.exit_code = "exited", 0
+
+        self._mutate(f"stop {container}", effect)
+
+    def remove_container(self, container: str) -> None:
+        self._mutate(f"remove {container}", lambda: self.containers_.pop(container, None))
+
+    def exec(
+        self, container: str, argv: Sequence[str], *, stdin: bytes | None = None, deadline: float = 60.0
+    ) -> ExecResult:
+        def effect() -> ExecResult:
+            if self._box(container).state != "running":
+                raise Conflict(f"container {container} is not running", 409)
+            assert tuple(argv) == proxy.RELOAD_ARGV
+            json.loads(stdin or b"")
+            self.autosave = stdin
+            return ExecResult(0, b"", b"")
+
+        return self._mutate(f"reload {container}", effect)
+
+    def create_network(self, name: str, subnet: str, labels: Mapping[str, str], *, internal: bool = False) -> str:
+        def effect() -> str:
+            if name in self.networks_:
+                raise Conflict(f"network {name} exists", 409)
+            if any(subnet in network.subnets for network in self.networks_.values()):
+                raise EngineError("Pool overlaps with other one on this address space", 403)
+            self.networks_[name] = NetworkFact(f"n-{name}", name, dict(labels), (subnet,), internal)
+            return f"n-{name}"
+
+        return self._mutate(f"network {name}", effect)
+
+    def remove_network(self, network: str) -> None:
+        def effect() -> None:
+            if any(network in box.networks for box in self.containers_.values()):
+                raise Conflict(f"network {network} has active endpoints", 409)
+            self.networks_.pop(network, None)
+
+        self._mutate(f"remove network {network}", effect)
+
+    def connect_network(self, network: str, container: str, aliases: Sequence[str] = ()) -> None:
+        def effect() -> None:
+            box = self._box(container)
+            box.networks.setdefault(network, self._address(network))
+
+        self._mutate(f"connect {container} {network}", effect)
+
+    def disconnect_network(self, network: str, container: str) -> None:
+        def effect() -> None:
+            if container in self.containers_:
+                self.containers_[container].networks.pop(network, None)
+
+        self._mutate(f"disconnect {container} {network}", effect)
+
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        self._mutate(f"volume {name}", lambda: self.volumes_.setdefault(name, VolumeFact(name, dict(labels))))
+
+    def remove_volume(self, name: str) -> None:
+        def effect() -> None:
+            used = {m["Source"] for box in self.containers_.values() for m in box.body["HostConfig"]["Mounts"]}
+            if name in used:
+                raise Conflict(f"volume {name} is in use", 409)
+            self.volumes_.pop(name, None)
+
+        self._mutate(f"remove volume {name}", effect)
+
+    # what a test looks at
+
+    def of(self, role: str, org: str = "ACME") -> list[Box]:
+        return [b for b in self.containers_.values() if b.role == role and b.labels.get(names.ORG) == org]
+
+    def shape(self) -> dict[str, Any]:
+        """What exists, without ids and addresses: the end that every way must come to."""
+        return {
+            "containers": {
+                b.name: (b.state, b.exit_code, sorted(b.networks), b.labels.get(names.HASH))
+                for b in self.containers_.values()
+            },
+            "networks": sorted(self.networks_),
+            "volumes": sorted(self.volumes_),
+            "routes": json.loads(self.autosave or b"{}"),
+        }
+
+    def served(self, host: str) -> int:
+        """The status code that a user gets under this host name."""
+        box = self.containers_.get(names.PROXY_CONTAINER)
+        if box is None or box.state != "running":
+            raise ProbeRefused("connection refused")
+        config = proxy.parse((self.autosave or b"").decode())
+        owner = proxy.owner_of_host(config, host)
+        route = proxy.route_of(config, owner) if owner else None
+        if route is None:
+            return 404
+        targets = [self.containers_.get(upstream.rpartition(":")[0]) for upstream in route.upstreams]
+        alive = [t for t in targets if t is not None and t.state == "running" and set(t.networks) & set(box.networks)]
+        return 200 if alive and all(t.body["Image"] not in self.sick for t in alive) else 502
+
+
+def _matches(labels: Mapping[str, str], wanted: Sequence[str]) -> bool:
+    return all(labels.get(item.partition("=")[0]) == item.partition("=")[2] for item in wanted)
+
+
+@dataclass
+class FakeHost:
+    """Implements `hosts.port.Host`."""
+
+    address: HostAddress
+    engine: FakeEngine
+    offered_host_key: str | None = OFFERED
+    execs: int = 0
+
+    @property
+    def round_trips(self) -> int:
+        return self.engine.reads + len(self.engine.mutations)
+
+    def probe(self) -> float:
+        self.engine._read()
+        return 0.001
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", deadline: float = 60.0) -> ExecResult:
+        raise AssertionError("no step runs a program on the host")
+
+    def disk(self, path: str) -> DiskFact:
+        self.engine._read()
+        return DiskFact(100 * 2**30, 50 * 2**30)
+
+    def http(
+        self,
+        address: str,
+        port: int,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        tls_server_name: str | None = None,
+        deadline: float = 10.0,
+    ) -> int:
+        self.engine._read()
+        if address == "127.0.0.1":
+            return self.engine.served(headers["Host"])
+        box = next((b for b in self.engine.containers_.values() if address in b.networks.values()), None)
+        if box is None or box.state != "running":
+            raise ProbeRefused(f"{address}:{port}: connection refused")
+        return 503 if box.body["Image"] in self.engine.sick else 200
+
+    def tcp(self, address: str, port: int, *, deadline: float = 5.0) -> None:
+        self.http(address, port, "/", headers={})
+
+
+class FakePool:
+    """Implements `hosts.port.HostPool`: engines by the address of the Server, as machines are."""
+
+    def __init__(self, engines: dict[str, FakeEngine], clock: Callable[[], float]) -> None:
+        self._engines = engines
+        self._clock = clock
+        self.addresses: list[HostAddress] = []
+
+    def get(self, address: HostAddress) -> FakeHost:
+        self.addresses.append(address)
+        engine = self._engines.setdefault(address.address, FakeEngine(self._clock))
+        return FakeHost(address, engine)
+
+    def forget(self, name: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+# -- the Kubernetes API ----------------------------------------------------------------------------------------
+
+
+@cache
+def _schema(kind: str) -> Schema:
+    found = next(k for k in KINDS if k.name == kind)
+    return Schema(found.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+
+
+@dataclass
+class FakeCluster:
+    """Implements `reconcile.ports.Cluster`; stores nothing that the CRDs refuse."""
+
+    objects: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    secrets: dict[str, dict[str, str]] = field(default_factory=dict)
+    owners: dict[str, str] = field(default_factory=dict)
+    """Secret -> uid of its owner; the garbage collector takes it with that."""
+    events: list[tuple[str, str, str, str]] = field(default_factory=list)
+    """(kind/key, type, reason, message)."""
+    writes: list[str] = field(default_factory=list)
+    statuses: list[dict[str, Any]] = field(default_factory=list)
+    version: int = 100
+    before_write: Callable[[str, str], None] | None = None
+    checked: bool = True
+    """Whether each status is held against its schema, which takes most of a test's time."""
+
+    def get(self, kind: str, key: str) -> dict[str, Any]:
+        return self.objects[(kind, key)]
+
+    def secret(self, namespace: str, name: str) -> Mapping[str, SecretStr] | None:
+        found = self.secrets.get(f"{namespace}/{name}")
+        return None if found is None else {key: SecretStr(value) for key, value in found.items()}
+
+    def write_credentials(self, owner: ObjectRef, name: str, values: Mapping[str, SecretStr]) -> None:
+        self.writes.append(f"secret {name}")
+        kept = self.secrets.setdefault(f"{owner.namespace}/{name}", {})
+        for key, value in values.items():
+            kept.setdefault(key, value.reveal())
+        self.owners[f"{owner.namespace}/{name}"] = owner.uid
+
+    def release_credentials(self, owner: ObjectRef, name: str) -> None:
+        if self.owners.pop(f"{owner.namespace}/{name}", None):
+            self.writes.append(f"release {name}")
+
+    def claim_credentials(self, owner: ObjectRef, name: str) -> None:
+        place = f"{owner.namespace}/{name}"
+        if place in self.secrets and place not in self.owners:
+            self.owners[place] = owner.uid
+            self.writes.append(f"claim {name}")
+
+    def apply_status(self, ref: ObjectRef, status: dict[str, Any]) -> dict[str, Any]:
+        if self.before_write is not None:
+            self.before_write(ref.kind, ref.key)
+        body = self._current(ref)
+        self.writes.append(f"status {ref.kind} {ref.key}")
+        self.statuses.append(copy.deepcopy(status))
+        if body.get("status") != status:
+            body["status"] = copy.deepcopy(status)
+            if self.checked:
+                self._check(body)
+            self._bump(body)
+        return copy.deepcopy(body)
+
+    def set_finalizer(self, ref: ObjectRef, present: bool, finalizers: list[str]) -> dict[str, Any] | None:
+        body = self._current(ref)
+        self.writes.append(f"finalizer {ref.kind} {ref.key}")
+        body["metadata"]["finalizers"] = [f for f in finalizers if f != FINALIZER] + ([FINALIZER] if present else [])
+        self._bump(body)
+        if "deletionTimestamp" in body["metadata"] and not body["metadata"]["finalizers"]:
+            self.remove(ref.kind, ref.key)
+            return None
+        return copy.deepcopy(body)
+
+    def event(self, ref: ObjectRef, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        self.writes.append(f"event {reason}")
+        self.events.append((f"{ref.kind} {ref.key}", type_, reason, message))
+
+    def remove(self, kind: str, key: str) -> None:
+        uid = self.objects.pop((kind, key))["metadata"]["uid"]
+        for name in [name for name, owner in self.owners.items() if owner == uid]:
+            del self.owners[name]
+            del self.secrets[name]
+
+    def reasons(self) -> list[str]:
+        return [reason for _, _, reason, _ in self.events]
+
+    def _current(self, ref: ObjectRef) -> dict[str, Any]:
+        body = self.objects.get((ref.kind, ref.key))
+        if body is None or body["metadata"]["uid"] != ref.uid:
+            raise Gone(f"{ref.kind} {ref.key} is gone")
+        return body
+
+    def _bump(self, body: dict[str, Any]) -> None:
+        self.version += 1
+        body["metadata"]["resourceVersion"] = str(self.version)
+
+    @staticmethod
+    def _check(body: dict[str, Any]) -> None:
+        whole = copy.deepcopy(body)
+        refused = _schema(body["kind"]).validate(whole, None)
+        assert not refused, f"the API server would refuse this status: {refused}"
+        assert _schema(body["kind"]).prune(whole) == [], "the API server would prune this status"
+
+
+# -- all together ----------------------------------------------------------------------------------------------
+
+
+class World:
+    """One namespace with Servers, Instances and their hosts. Time passes only when somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+        self.engines: dict[str, FakeEngine] = {}
+        self.cluster = FakeCluster()
+        self.cluster.secrets["tenants/ssh-key"] = {"ssh-privatekey": SSH_KEY}
+        self._serial = 0
+        self.restart()
+
+    def clock(self) -> float:
+        return self.now
+
+    @property
+    def engine(self) -> FakeEngine:
+        """The first host."""
+        return self.engines.setdefault("192.0.2.1", FakeEngine(self.clock))
+
+    def restart(self) -> None:
+        """A new process of the operator: it knows what the API and the hosts know."""
+        old = getattr(self, "hosts", None)
+        if old is not None:
+            old.close()
+        self.woken: set[tuple[str, str]] = set()
+        self.store = Store()
+        self.pool = FakePool(self.engines, self.clock)
+        self.hosts = Hosts(self.pool, lambda key, event: None)
+        wake = self.woken.add
+        self.instances = InstanceReconciler(
+            self.store, self.cluster, self.hosts, lambda key: wake(("Server", key)), self.clock
+        )
+        self.servers = ServerReconciler(self.store, self.cluster, self.hosts, self._wake_instances, self.clock)
+        self.catalog = CatalogReconciler(self.store, self.cluster, self.clock)
+        for body in self.cluster.objects.values():
+            self.store.put(copy.deepcopy(body))
+        self.woken.update(self.cluster.objects)
+
+    def copy(self) -> "World":
+        """The same world as it is now, with an operator that has just started."""
+        made = World()
+        made.now, made._serial = self.now, self._serial
+        made.cluster = pickle.loads(pickle.dumps(replace(self.cluster, before_write=None)))  # noqa: S301
+        made.cluster.checked = False
+        for address, engine in self.engines.items():
+            twin = pickle.loads(pickle.dumps(replace(engine, clock=_never, hook=None)))  # noqa: S301
+            made.engines[address] = replace(twin, clock=made.clock)
+        made.restart()
+        return made
+
+    def _wake_instances(self, server: str) -> None:
+        self.woken.update(("Instance", i.key) for i in self.store.instances())
+
+    # what users do
+
+    def create(self, kind: str, name: str, spec: Mapping[str, Any], **meta: Any) -> None:
+        self._serial += 1
+        scope = next(k.scope for k in KINDS if k.name == kind)
+        metadata = {"name": name, "uid": f"uid-{name}-{self._serial}", "generation": 1, **meta}
+        if scope == "Namespaced":
+            metadata["namespace"] = "tenants"
+        body = {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": copy.deepcopy(dict(spec))}
+        _schema(kind).default(body)
+        assert _schema(kind).validate(body, None) == []
+        self.cluster.objects[(kind, parse(body).key)] = body
+        self._changed(body)
+
+    def edit(self, kind: str, key: str, **spec: Any) -> None:
+        """Changes fields of the spec; None takes a field away."""
+        body = self.cluster.get(kind, key)
+        for name, value in spec.items():
+            body["spec"][name] = value
+            if value is None:
+                del body["spec"][name]
+        body["metadata"]["generation"] += 1
+        self._changed(body)
+
+    def annotate(self, kind: str, key: str, **values: str) -> None:
+        body = self.cluster.get(kind, key)
+        annotations = body["metadata"].setdefault("annotations", {})
+        annotations |= {names.PREFIX + name.replace("_", "-"): value for name, value in values.items()}
+        self._changed(body)
+
+    def delete(self, kind: str, key: str) -> None:
+        body = self.cluster.get(kind, key)
+        if not body["metadata"].get("finalizers"):
+            self.cluster.remove(kind, key)
+            self.store.drop(kind, key, body["metadata"]["uid"])
+            return
+        body["metadata"]["deletionTimestamp"] = "2027-01-15T08:00:00Z"
+        body["metadata"]["generation"] += 1
+        self._changed(body)
+
+    def _changed(self, body: dict[str, Any]) -> None:
+        self.cluster._bump(body)
+        self.store.put(copy.deepcopy(body))
+        self.woken.add((body["kind"], parse(body).key))
+        if body["kind"] != "Instance":
+            self._wake_instances("")
+
+    # what the operator does
+
+    def run(self, kind: str, key: str) -> Outcome:
+        """One pass."""
+        passes: dict[str, Callable[[str], Outcome]] = {
+            "Instance": self.instances.reconcile,
+            "Server": self.servers.reconcile,
+            "Release": self.catalog.release,
+            "InstanceClass": self.catalog.instance_class,
+        }
+        outcome = passes[kind](key)
+        if (kind, key) not in self.cluster.objects:  # the watch tells of its end
+            kept = self.store._get(kind, key)
+            if kept is not None:
+                self.store.drop(kind, key, kept.ref.uid)
+                self.woken.update(self.cluster.objects)
+        return outcome
+
+    def settle(self, most: int = 80) -> None:
+        """Passes until nobody is woken and nobody waits for less than a minute."""
+        waiting: dict[tuple[str, str], float] = {}
+        for _ in range(most):
+            if self.woken:
+                place = sorted(
+                    self.woken, key=lambda p: ("Release", "InstanceClass", "Server", "Instance").index(p[0])
+                )[0]
+                self.woken.discard(place)
+            elif waiting:
+                place = min(waiting, key=lambda p: waiting[p])
+                self.now = max(self.now, waiting.pop(place))
+            else:
+                return
+            waiting.pop(place, None)
+            outcome = self.run(*place)
+            delay = 15.0 if outcome.failed else outcome.after
+            if delay is not None and not outcome.gone:
+                waiting[place] = self.now + delay
+            self.now += 0.01
+            if all(at - self.now >= 9.9 for at in waiting.values()) and not self.woken:
+                return
+        raise AssertionError(f"the world does not come to rest: {waiting}")
+
+    # what everybody sees
+
+    def status(self, key: str = "tenants/acme", kind: str = "Instance") -> dict[str, Any]:
+        found: dict[str, Any] = self.cluster.get(kind, key).get("status", {})
+        return found
+
+    def condition(self, type_: str, key: str = "tenants/acme", kind: str = "Instance") -> tuple[str, str, str]:
+        """(status, reason, message)."""
+        found = {c["type"]: c for c in self.status(key, kind)["conditions"]}
+        return (c["status"], c["reason"], c.get("message", "")) if (c := found.get(type_)) else ("", "", "")
+
+    def touch(self) -> None:
+        """Something happened on the hosts, and their event streams tell of it."""
+        for server in self.store.servers("tenants"):
+            inventory = self.hosts.inventory(server.key)
+            if inventory is not None:
+                inventory.invalidate()
+        self.woken.update(key for key in self.cluster.objects if key[0] in ("Server", "Instance"))
+
+
+def deployed(**instance: Any) -> World:
+    """A World with one tenant that is served."""
+    world = prepared(**instance)
+    world.settle()
+    assert world.condition("Ready")[0] == "True", world.status()["conditions"]
+    return world
+
+
+def prepared(**instance: Any) -> World:
+    """A World in which everything was applied and nothing was done yet."""
+    world = World()
+    world.create("InstanceClass", "starter", {})
+    world.create("Release", "erp-1", QUICK)
+    world.create("Server", "host-1", SERVER)
+    world.create("Instance", "acme", INSTANCE | instance)
+    return world
+
+
+def upgrade(world: World, **release: Any) -> None:
+    """Asks for the next version."""
+    images = {**RELEASE["images"], "app": "example/app:2"}
+    world.create("Release", "erp-2", {**QUICK, "version": "2.0", "images": images, **release})
+    world.edit("Instance", "tenants/acme", releaseRef={"name": "erp-2"})
+
+
+def unreachable() -> HostError:
+    return HostUnreachable("192.0.2.1:22: no route to host")
