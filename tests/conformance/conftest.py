@@ -8,7 +8,7 @@ import httpx
 import pytest
 from tests.conformance.replay import Replay
 from tests.conformance.target import Target, find_target
-from tests.conformance.things import NAMESPACE, Things, core, definition, installed, ok
+from tests.conformance.things import NAMESPACE, Things, core, definition, installed, ok, until
 from tests.conformance.transcript import SCENARIOS
 
 # What the scenarios create outside their namespaces.
@@ -34,6 +34,8 @@ def namespace(target: Target) -> Iterator[httpx.Client]:
         ok(admin.post("/api/v1/namespaces", json={"apiVersion": "v1", "kind": "Namespace", "metadata": _NAME}))
         yield admin
         admin.delete(f"/api/v1/namespaces/{NAMESPACE}")
+        if target.controllers:
+            until(lambda: admin.get(f"/api/v1/namespaces/{NAMESPACE}").status_code == 404)
 
 
 _NAME = {"name": NAMESPACE}

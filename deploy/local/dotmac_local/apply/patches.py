@@ -47,6 +47,8 @@ def json_patch(target: dict[str, Any], operations: Any) -> dict[str, Any]:
     Raises PatchError 400 for what is not a list of operations, 413 for too many, and 422 for one that fails: a `test`
     that does not hold, a path that does not exist.
     """
+    if operations is None:  # Go reads null as an empty list
+        return target
     if not isinstance(operations, list) or not all(isinstance(item, dict) for item in operations):
         raise PatchError(400, "BadRequest", "error decoding patch: a JSON patch is a list of operations")
     if len(operations) > MAX_OPERATIONS:

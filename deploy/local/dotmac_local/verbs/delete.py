@@ -32,18 +32,22 @@ class DeleteOptions:
     def parse(cls, body: Any, query: Mapping[str, str]) -> DeleteOptions:
         """Raises ApiError 400 or 422."""
         if body is None:
-            body = {}
+            # A body, when there is one, speaks for itself: the query does not add to it.
+            body = {name: query[name] for name in ("propagationPolicy", "dryRun") if name in query}
+            body |= {"orphanDependents": True} if query.get("orphanDependents") == "true" else {}
         if not isinstance(body, dict) or body.get("kind", "DeleteOptions") != "DeleteOptions":
             raise bad_request("the body of a DELETE must be a DeleteOptions object")
-        policy = body.get("propagationPolicy") or query.get("propagationPolicy") or ""
-        if not policy:
-            orphan = body.get("orphanDependents") or query.get("orphanDependents") == "true"
-            policy = "Orphan" if orphan else "Background"
-        if policy not in POLICIES:
-            why = f'Invalid value: "{policy}": must be one of {", ".join(POLICIES)}'
+        policy, orphan = body.get("propagationPolicy"), body.get("orphanDependents")
+        if policy is not None and orphan is not None:
+            why = f'Invalid value: "{policy}": orphanDependents and deletionPropagation cannot be both set'
             raise invalid_options("DeleteOptions", [Cause("FieldValueInvalid", why, "propagationPolicy")])
+        if policy is not None and policy not in POLICIES:
+            supported = ", ".join(f'"{one}"' for one in (*POLICIES, "nil"))
+            why = f'Unsupported value: "{policy}": supported values: {supported}'
+            raise invalid_options("DeleteOptions", [Cause("FieldValueNotSupported", why, "propagationPolicy")])
+        policy = policy or ("Orphan" if orphan else "Background")
         wanted = body.get("preconditions") or {}
-        dry_run = body.get("dryRun") or [query.get("dryRun", "")]
+        dry_run = body.get("dryRun") or []
         return cls(policy, wanted.get("uid", ""), wanted.get("resourceVersion", ""), "All" in dry_run)
 
 

@@ -14,7 +14,7 @@ from dotmac_local.apply import (
     server_side_apply,
     strategic_merge,
 )
-from dotmac_local.errors import ApiError, bad_request, invalid_options, not_found, unsupported_media_type
+from dotmac_local.errors import ApiError, bad_request, invalid, invalid_options, not_found, unsupported_media_type
 from dotmac_local.kinds import events
 from dotmac_local.metadata import Object
 from dotmac_local.schema import Cause
@@ -76,10 +76,28 @@ class Patcher:
         return after
 
     def _write(self, target: Target, live: Revision, after: Object, options: WriteOptions) -> Answer:
-        check_kind(after, target)
-        warnings = self._writer._clean(after, target, options)
+        self._check_uid(target, live, after)
+        try:
+            check_kind(after, target)
+            warnings = self._writer._clean(after, target, options)
+        except ApiError as error:
+            if error.code != 400:
+                raise
+            # What the patch makes cannot be decoded: here a fault of the patch, not of the request.
+            why = f"Invalid value: the patched object: {error.message}"
+            raise invalid("", "", "", [Cause("FieldValueInvalid", why, "patch")]) from error
         self._writer._check_names(after, target)
         return self._writer.replace(target, live, after, options, warnings)
+
+    def _check_uid(self, target: Target, live: Revision, after: Object) -> None:
+        metadata = after.get("metadata")
+        uid = metadata.get("uid") if isinstance(metadata, dict) else None
+        if uid is None or uid == live.load()["metadata"]["uid"]:
+            return
+        cause = Cause("FieldValueInvalid", f'Invalid value: "{uid}": field is immutable', "metadata.uid")
+        # Twice, as the real one does: it validates the metadata once for the kind and once for the schema.
+        resource = target.resource
+        raise invalid(resource.group, resource.kind, target.name, [cause] * (2 if resource.custom else 1))
 
     # Server-side apply
 

@@ -122,10 +122,8 @@ def _check_match(rv: str, match: str, token: str) -> list[Cause]:
 def resource_version(text: str) -> int:
     """Raises ApiError 400 when it is no number."""
     if text and not text.isdecimal():
-        cause = Cause(
-            "FieldValueInvalid", f'Invalid value: "{text}": strconv.ParseUint: invalid syntax', "resourceVersion"
-        )
-        raise invalid_options("ListOptions", [cause])
+        why = f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax'
+        raise bad_request(f"invalid resource version: {why}")
     return int(text or 0)
 
 
