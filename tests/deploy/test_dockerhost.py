@@ -112,24 +112,27 @@ def test_two_hosts_do_not_disturb_each_other(make_host: Callable[[str], DockerHo
 
 
 @pytest.mark.timeout(120)
-def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_is_removed() -> None:
+    base = Path(__file__).resolve().parents[2] / ".local" / "test-hosts"  # where deploy/test looks for what was left
     script = (
         "import sys, time; from pathlib import Path; from tests.kits.dockerhost import docker_host\n"
         "with docker_host('left', Path(sys.argv[1])) as host: print(host.user, flush=True); time.sleep(600)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", script, str(base)], stdout=subprocess.PIPE, text=True, env=environment
     ) as run:
         assert run.stdout is not None
-        user = run.stdout.readline().strip()
-        run.send_signal(signal.SIGKILL)
-    assert mentioning(f"--data-root={tmp_path}"), "the killed run's dockerd should still be there"
-    with docker_host("left", tmp_path) as host:
+        try:
+            user = run.stdout.readline().strip()
+        finally:
+            run.send_signal(signal.SIGKILL)
+    assert mentioning(f"--data-root={base}/left/"), "the killed run's dockerd should still be there"
+    with docker_host("left", base) as host:
         assert host.user == user
         assert execute(host, "docker ps")[0] == 0
-    assert not mentioning(str(tmp_path))
-    assert not (tmp_path / "left").exists()
+    assert not mentioning(f"{base}/left/")
+    assert not (base / "left").exists()
     assert user not in Path("/etc/passwd").read_text()
     assert user not in Path("/proc/self/mountinfo").read_text()
     assert user not in subprocess.run(["ip", "netns"], capture_output=True, text=True, check=True).stdout
