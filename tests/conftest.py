@@ -4,7 +4,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTS = ROOT / ".local" / "test-hosts"
-REAL = "real hosts"
+E2E = "tests/e2e/"
 
 
 def pytest_configure() -> None:
@@ -28,30 +27,29 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, interrupt)
 
 
-class OneWorkerForRealHosts(LoadScopeScheduling):
-    """Files with tests on real hosts go to one worker, one after another; each other file to any. (The groups of
-    xdist itself do nothing under pytest 9.2: they set an attribute that a node's id is no longer made of.)
+class ByFile(LoadScopeScheduling):
+    """Each file goes to one worker whole; all of tests/e2e too, since its files share two hosts. (The groups of xdist
+    itself do nothing under pytest 9.2: they set an attribute that a node's id is no longer made of.)
     """
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return REAL if _on_real_hosts(Path(file)) else file
-
-
-@cache
-def _on_real_hosts(file: Path) -> bool:
-    path = ROOT / file
-    return path.is_file() and any(mark in path.read_text() for mark in ("pytest.mark.docker", "pytest.mark.e2e"))
+        return E2E if file.startswith(E2E) else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """Called where xdist is used (`-n`)."""
-    return OneWorkerForRealHosts(config, log)
+    return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on real hosts take longest: first, so that the other worker does the rest meanwhile."""
-    items.sort(key=lambda item: not _on_real_hosts(item.path.relative_to(ROOT)))
+    """What takes longest comes first, so that the workers end at about the same time."""
+
+    def haste(item: pytest.Item) -> int:
+        real = item.get_closest_marker("docker") or item.get_closest_marker("e2e")
+        return 0 if item.nodeid.startswith(E2E) else 1 if real else 2
+
+    items.sort(key=haste)
 
 
 @pytest.fixture(scope="session")
@@ -65,4 +63,5 @@ def host() -> Iterator[DockerHost]:
 def make_host() -> Iterator[Callable[[str], DockerHost]]:
     """A factory for hosts of one test's own, each in a network namespace; all are gone after it."""
     with ExitStack() as stack:
-        yield lambda name: stack.enter_context(docker_host(name, HOSTS))
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+        yield lambda name: stack.enter_context(docker_host(f"{name}-{worker}", HOSTS))
