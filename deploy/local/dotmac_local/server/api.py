@@ -11,7 +11,7 @@ from dotmac_local import discovery, openapi, views
 from dotmac_local.auth.access import Access, Attributes
 from dotmac_local.auth.reviews import Reviews, owned
 from dotmac_local.auth.users import User
-from dotmac_local.discovery.documents import REVIEW_GROUPS, REVIEWS
+from dotmac_local.discovery.documents import REVIEW_GROUPS, REVIEWS, subresources
 from dotmac_local.errors import ApiError, bad_request, method_not_allowed, not_acceptable
 from dotmac_local.resources import Registry, ResourceType
 from dotmac_local.server import bodies, http
@@ -178,6 +178,12 @@ class Api:
             self.access.check(user, attributes)
             return NOT_FOUND
         self.access.check(user, attributes, route.resource)
+        if route.subresource:
+            offered = {name: verbs for name, _, _, _, verbs in subresources(route.resource)}
+            if route.subresource not in offered:
+                return NOT_FOUND
+            if verb not in offered[route.subresource]:
+                raise method_not_allowed()
         if verb in ("get", "list", "watch"):
             return await self._read(request, route, verb)
         return await self._write(request, route, user, verb)
@@ -238,8 +244,6 @@ class Api:
 
     async def _get(self, request: Request, route: Route, form: Form) -> Response:
         target = route.target
-        if route.subresource not in ("", "status", "scale"):
-            return NOT_FOUND
         await read.wait_for(self.store, read.resource_version(request.query.get("resourceVersion", "")))
         revision = self.writer.find(target)
         await self.store.committed()
@@ -333,8 +337,6 @@ class Api:
         content_type = request.headers.get("content-type", "") or "application/json"
         options = DeleteOptions.parse(bodies.decode(raw, content_type, "DeleteOptions") if raw else None, request.query)
         if route.name:
-            if route.subresource:
-                raise method_not_allowed()
             return self.deleter.delete(route.target, options)
         resource = route.target.resource
         selection = Selection.parse(resource, route.namespace, request.query)
