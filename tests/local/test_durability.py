@@ -198,6 +198,7 @@ def test_a_full_disk_refuses_writes_and_keeps_what_it_has(tmp_path: Path) -> Non
         acknowledged.append(f"w{number}")
     assert answer.status_code == 500 and "free the disk" in answer.json()["message"]
     assert acknowledged
+    assert server.client.get("/readyz").status_code == 500 and "free the disk" in server.log
     server.kill()
     server.restart()
     assert {item["metadata"]["name"] for item in server.client.get(PATH).json()["items"]} >= set(acknowledged)

@@ -129,6 +129,15 @@ def test_what_is_not_an_object_is_refused_not_a_crash(
     assert answer.json()["kind"] == "Status"
 
 
+def test_a_field_that_comes_twice(control_plane: ControlPlane) -> None:
+    body = json.dumps(widget("twice")).replace('"size": 1', '"size": 1, "size": 2')
+    strict = control_plane.client.post(PATH, params={"fieldValidation": "Strict"}, content=body)
+    assert strict.status_code == 400 and 'duplicate field "spec.size"' in strict.json()["message"]
+    warned = control_plane.client.post(PATH, content=body)
+    assert warned.status_code == 201 and 'duplicate field \\"spec.size\\"' in warned.headers["warning"]
+    assert warned.json()["spec"]["size"] == 2
+
+
 def test_a_body_over_the_limit_is_refused(control_plane: ControlPlane) -> None:
     answer = control_plane.client.post(PATH, content=b" " * (4 * 1024 * 1024))
     assert answer.status_code == 413

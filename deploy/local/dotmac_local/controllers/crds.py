@@ -12,6 +12,8 @@ from dotmac_local.kinds.rules import CRD_FINALIZER
 from dotmac_local.metadata import Object
 from dotmac_local.resources import APIEXTENSIONS, CUSTOM_VERBS, Names, Registry, ResourceType, ScalePaths
 from dotmac_local.storage import Revision, Store
+from dotmac_local.verbs.delete import DeleteOptions, Deleter
+from dotmac_local.verbs.request import Target, WriteOptions
 from dotmac_local.verbs.write import Writer
 
 MANAGER = "kube-apiserver"
@@ -87,7 +89,10 @@ class CrdController:
         }
         if status == crd["status"]:
             return False
-        self._writer.amend(self._crd, revision, lambda obj: obj.update(status=status), MANAGER, "status")
+        # Compiling the schema may have taken a while; the first status still belongs to the moment of creation.
+        time = "" if crd["status"].get("conditions") else crd["metadata"]["creationTimestamp"]
+        options = WriteOptions(manager=MANAGER, time=time)
+        self._writer.amend(self._crd, revision, lambda obj: obj.update(status=status), options, "status")
         return True
 
     def _empty(self, revision: Revision, crd: Object) -> None:
@@ -104,11 +109,9 @@ class CrdController:
         def release(obj: Object) -> None:
             obj["metadata"]["finalizers"] = [name for name in obj["metadata"]["finalizers"] if name != CRD_FINALIZER]
 
-        self._writer.amend(self._crd, revision, release, MANAGER)
+        self._writer.amend(self._crd, revision, release, WriteOptions(manager=MANAGER))
 
     def delete_instance(self, resource: ResourceType | None, instance: Revision) -> None:
-        from dotmac_local.verbs.delete import DeleteOptions, Deleter
-        from dotmac_local.verbs.request import Target
 
         if resource is None or "deletionTimestamp" in instance.load()["metadata"]:
             return

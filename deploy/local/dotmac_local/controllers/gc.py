@@ -11,7 +11,7 @@ from dotmac_local.metadata import Object
 from dotmac_local.resources import Registry, ResourceType
 from dotmac_local.storage import Revision, Store
 from dotmac_local.verbs.delete import DeleteOptions, Deleter
-from dotmac_local.verbs.request import Target
+from dotmac_local.verbs.request import Target, WriteOptions
 from dotmac_local.verbs.write import Writer
 
 MANAGER = "kube-controller-manager"
@@ -180,7 +180,7 @@ class GarbageCollector(Worker[Ref]):
             else:
                 obj["metadata"].pop("ownerReferences", None)
 
-        self._writer.amend(resource, revision, drop, MANAGER)
+        self._writer.amend(resource, revision, drop, WriteOptions(manager=MANAGER))
 
     def _release(self, resource: ResourceType, revision: Revision, finalizer: str) -> None:
         def release(obj: Object) -> None:
@@ -188,4 +188,4 @@ class GarbageCollector(Worker[Ref]):
             if not obj["metadata"]["finalizers"]:
                 del obj["metadata"]["finalizers"]
 
-        self._writer.amend(resource, revision, release, MANAGER)
+        self._writer.amend(resource, revision, release, WriteOptions(manager=MANAGER))

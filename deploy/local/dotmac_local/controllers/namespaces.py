@@ -98,7 +98,7 @@ class NamespaceController(Worker[str]):
         def report(obj: Object) -> None:
             obj["status"] = {**obj.get("status", {}), "conditions": conditions}
 
-        self._writer.amend(self._namespaces, revision, report, MANAGER, "status")
+        self._writer.amend(self._namespaces, revision, report, WriteOptions(manager=MANAGER), "status")
 
 
 def _conditions(remaining: Counter[str], finalizers: Counter[str]) -> list[tuple[str, str, str, str]]:

@@ -83,7 +83,7 @@ class Api:
             case ["version"]:
                 return http.document(200, discovery.VERSION)
             case ["healthz" | "livez" | "readyz", *_]:
-                return http.text(200, "ok")
+                return http.text(500, "storage failed; see the log") if self.store.failed else http.text(200, "ok")
             case ["api"] | ["apis"]:
                 return self._root(request, core=request.parts == ["api"])
             case ["api", version]:
@@ -295,6 +295,9 @@ class Api:
         media_type = request.headers.get("content-type", "").partition(";")[0].strip()
         parsed = WriteOptions.parse(_OPTIONS[request.method], request.query, request.headers.get("user-agent", ""))
         options = replace(parsed, admit=partial(self.access.check_grant, user))
+        if verb in ("create", "update") and media_type in ("", "application/json") and parsed.validation != "Ignore":
+            bodies.decode(raw, media_type, kind)
+            options = replace(options, duplicates=tuple(bodies.duplicate_fields(raw)))
         if verb == "create" and route.subresource == "token":
             body = bodies.as_object(bodies.decode(raw, media_type, "TokenRequest"), "TokenRequest")
             answered = self.reviews.token_request(target, body)

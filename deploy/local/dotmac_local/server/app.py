@@ -98,12 +98,12 @@ class Application:
 
     async def _answer(self, request: Request) -> Response | Streaming:
         try:
-            user = self._authenticate(request)
-            return await self.api.handle(request, user)
-        except ApiError as error:
-            # What is refused may rest on a write that is not on disk yet.
-            await self.store.committed()
-            return _refusal(error)
+            try:
+                return await self.api.handle(request, self._authenticate(request))
+            except ApiError as error:
+                # What is refused may rest on a write that is not on disk yet.
+                await self.store.committed()
+                return _refusal(error)
         except RecursionError:
             return _refusal(bad_request("the object is nested too deeply"))
         except StorageFailed as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -72,6 +73,37 @@ def _unreadable(kind: str, why: str) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(getattr(error, "problem", None) or error).splitlines()[0]
+
+
+class _Pairs(dict[str, Any]):
+    """A JSON object that remembers which of its names came twice."""
+
+    repeated: tuple[str, ...] = ()
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> _Pairs:
+    found = _Pairs(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        found.repeated = tuple(sorted({name for name in names if names.count(name) > 1}))
+    return found
+
+
+def duplicate_fields(body: bytes) -> list[str]:
+    """Paths of the fields that a JSON body has more than once ("spec.size"); the last of each counts."""
+    found: list[str] = []
+
+    def walk(value: Any, path: str) -> None:
+        if isinstance(value, _Pairs):
+            found.extend(f"{path}.{name}".lstrip(".") for name in value.repeated)
+            for name, child in value.items():
+                walk(child, f"{path}.{name}")
+        elif isinstance(value, list):
+            for index, child in enumerate(value):
+                walk(child, f"{path}[{index}]")
+
+    walk(json.loads(body, object_pairs_hook=_pairs), "")
+    return found
 
 
 def as_object(document: Any, kind: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ from typing import Any
 import orjson
 
 from dotmac_local.storage.log import Batch, Log, Row
+
+log = logging.getLogger("dotmac_local")
 
 Key = tuple[str, str]
 """Namespace ("" for cluster-scoped objects) and name."""
@@ -233,6 +236,11 @@ class Store:
             self._history.append(revision)
             self._history_size += len(revision.data)
 
+    @property
+    def failed(self) -> bool:
+        """Whether the log could not be written: nothing is accepted until a restart."""
+        return self._failure is not None
+
     async def committed(self) -> None:
         """Wait until everything written so far is on disk; raises StorageFailed."""
         if self._failure:
@@ -274,6 +282,7 @@ class Store:
 
     def _fail(self, error: Exception, done: asyncio.Future[None]) -> None:
         self._failure = StorageFailed(f"cannot write the log: {error}; free the disk, then start the server again")
+        log.critical("%s", self._failure)
         for future in (done, self._gathering):
             if future is not None:
                 future.set_exception(self._failure)

@@ -42,6 +42,10 @@ class WriteOptions:
     dry_run: bool = False
     force: bool = False
     admit: Admit | None = None
+    duplicates: tuple[str, ...] = ()
+    """Paths of fields that the body has twice."""
+    time: str = ""
+    """When the write counts as made, in managedFields; "" is now."""
 
     @classmethod
     def parse(cls, kind: str, query: Mapping[str, str], user_agent: str) -> WriteOptions:

@@ -221,7 +221,7 @@ class Writer:
             manager=options.manager,
             subresource=target.subresource,
             api_version=target.resource.api_version,
-            time=metadata.now(),
+            time=options.time or metadata.now(),
             schema=target.resource.schema,
         )
 
@@ -275,14 +275,14 @@ class Writer:
         resource: ResourceType,
         live: Revision,
         change: Callable[[Object], None],
-        manager: str,
+        options: WriteOptions,
         subresource: str = "",
     ) -> None:
         """Let a built-in controller change an object in place; it keeps to the rules of every update."""
         new = views.as_object(live, resource)
         change(new)
         target = Target(resource, live.namespace, live.name, subresource)
-        self.replace(target, live, new, WriteOptions(manager=manager), [])
+        self.replace(target, live, new, options, [])
 
 
 def begin_object(body: Object, target: Target) -> None:
@@ -337,8 +337,9 @@ def check_kind(body: Object, target: Target) -> None:
 
 
 def report_unknown(paths: list[str], resource: ResourceType, options: WriteOptions) -> list[str]:
-    """Warnings about unknown fields; raises ApiError 400 under Strict."""
-    messages = [f'unknown field "{path}"' for path in paths]
+    """Warnings about unknown and repeated fields; raises ApiError 400 under Strict."""
+    messages = [f'duplicate field "{path}"' for path in options.duplicates]
+    messages += [f'unknown field "{path}"' for path in paths]
     if not messages or options.validation == "Ignore":
         return []
     if options.validation == "Warn":
