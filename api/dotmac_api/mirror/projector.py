@@ -107,7 +107,7 @@ class Projector:
                 failures = 0
             except* (SQLAlchemyError, OSError) as broken:
                 failures += 1
-                log.warning("the mirror lost the database: %s", broken.exceptions[0])
+                log.warning("the mirror lost the database: %s", str(broken.exceptions[0]).partition("\n")[0])
             except* Exception:
                 failures += 1
                 log.exception("the mirror failed")
