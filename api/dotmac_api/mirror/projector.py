@@ -159,6 +159,8 @@ class Projector:
                 log.warning("%s: %s", collection.kind.name, failure)
             finally:
                 collection.open = False
+            if collection.problem:
+                self._news.set()
             await asyncio.sleep(_pause(failures))
 
     async def _read(self, collection: Collection) -> None:
