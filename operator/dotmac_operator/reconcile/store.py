@@ -16,6 +16,9 @@ from dotmac_crds.server import ServerSpec, ServerStatus
 from dotmac_operator.core import names
 from dotmac_operator.reconcile.ports import Body, ObjectRef
 
+GONE_KEPT = 10_000
+"""Uids of deleted objects that are remembered. An answer to a write is late by seconds, not by so many deletions."""
+
 _MODELS = {kind.name: (kind.spec, kind.status) for kind in KINDS}
 
 
@@ -95,12 +98,19 @@ class Store:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._objects: dict[tuple[str, str], Resource[Any, Any]] = {}
+        self._gone: dict[str, None] = {}
 
     def put(self, body: Body) -> tuple[Resource[Any, Any] | None, Resource[Any, Any]]:
-        """Takes a version in; returns (the one before, the one now). An older version than the kept one is ignored."""
+        """Takes a version in; returns (the one before, the one now). An older version than the kept one is ignored.
+
+        So is any version of an object that was dropped: the answer to our last write may come after the watch's word
+        that the object is gone, and a ghost would hold its name, its memory and its Server for good.
+        """
         fresh = parse(body)
         place = (fresh.ref.kind, fresh.key)
         with self._lock:
+            if fresh.ref.uid in self._gone:
+                return fresh, fresh
             kept = self._objects.get(place)
             if kept is not None and kept.ref.uid == fresh.ref.uid and _older(fresh, kept):
                 return kept, kept
@@ -109,6 +119,9 @@ class Store:
 
     def drop(self, kind: str, key: str, uid: str) -> None:
         with self._lock:
+            self._gone[uid] = None
+            if len(self._gone) > GONE_KEPT:
+                del self._gone[next(iter(self._gone))]
             kept = self._objects.get((kind, key))
             if kept is not None and kept.ref.uid == uid:
                 del self._objects[(kind, key)]
