@@ -49,8 +49,6 @@ def make_settings(database_url: str, redis_url: str, **changes: Any) -> Settings
         "encryption_keys": Fernet.generate_key().decode(),
         "metrics_token": "metrics-token-of-the-tests",
         "scheduler_enabled": False,
-        "mirror_enabled": False,
-        "webhooks_enabled": False,
         **KEYS,
         **changes,
     }

@@ -10,7 +10,7 @@ from tests.e2e import releases
 from tests.e2e.platform import HTTP_PORT, HTTPS_PORT, Operator, Platform
 from tests.e2e.registry import Registry
 from tests.kits import controlplane
-from tests.kits.dockerhost import DockerHost, docker_hosts
+from tests.kits.dockerhost import DockerHost
 
 IMAGES = {
     "one": (releases.POSTGRESQL, releases.REDIS, releases.CADDY, releases.TRYTON),
@@ -22,11 +22,18 @@ SAMPLES = (releases.SAMPLE_1, releases.SAMPLE_2, releases.SAMPLE_BAD)
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[dict[str, DockerHost]]:
     """Two hosts, each in a network namespace of its own, with every image that is not pulled by a test."""
-    with docker_hosts(["e2e-one", "e2e-two"], HOSTS) as (one, two):
-        hosts = {"one": one, "two": two}
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda name: hosts[name].load_images(*IMAGES[name], *SAMPLES), hosts))
-        yield hosts
+    hosts = {name: DockerHost(f"e2e-{name}", HOSTS) for name in IMAGES}
+
+    def make(name: str) -> None:
+        hosts[name].start()
+        hosts[name].load_images(*IMAGES[name], *SAMPLES)
+
+    with ThreadPoolExecutor() as pool:
+        try:
+            list(pool.map(make, hosts))
+            yield hosts
+        finally:
+            list(pool.map(DockerHost.close, hosts.values()))
 
 
 @pytest.fixture(scope="session")

@@ -143,7 +143,8 @@ class Platform:
             self.path(obj["kind"], obj["metadata"]["name"]),
             params={"fieldManager": "e2e", "force": "true"},
             headers={"Content-Type": "application/apply-patch+yaml"},
-            content=json.dumps(obj),
+            # YAML knows no surrogate pairs, which JSON's escapes may be.
+            content=json.dumps(obj, ensure_ascii=False).encode(),
         )
 
     def patch(self, kind: str, name: str, change: Object) -> None:
@@ -223,10 +224,10 @@ class Platform:
     def explain(self, name: str = "") -> str:
         """What somebody needs who was not there: the object, the operator's last lines, every container."""
         parts = []
-        for kind in ("Instance", "Server") if name else ():
-            found = self.get(kind, name)
+        for kind, shown in (("Instance", name), *(("Server", host) for host in self.hosts)):
+            found = self.get(kind, shown) if shown else None
             if found is not None:
-                parts.append(f"--- {kind} {name}\n" + yaml.safe_dump(found.get("status")))
+                parts.append(f"--- {kind} {shown}\n" + yaml.safe_dump(found.get("status")))
         parts.append("--- operator\n" + self.operator.tail())
         for host in self.hosts.values():
             listed = host.docker("ps", "--all", "--format", "{{.Names}}\t{{.Image}}\t{{.Status}}")

@@ -24,20 +24,17 @@ def test_a_reference_that_does_not_exist_is_named(platform: Platform, registry: 
     platform.apply(releases.sample("unpullable", "1.0", reference))
     try:
         platform.apply(releases.instance("unpullable", "unpullable", serverRef={"name": "two"}))
-        found = platform.wait(
-            "the failure is told",
-            lambda: (
-                (made := platform.get("Instance", "unpullable"))
-                and (condition(made, "Ready") or {}).get("message", "").find(reference) >= 0
-                and made
-            ),
-            about="unpullable",
-        )
-        ready = condition(found, "Ready")
-        assert ready is not None and ready["status"] == "False"
-        assert "not found" in ready["message"] or "unknown" in ready["message"], ready["message"]
+        found = platform.wait("the failure is told", lambda: told_of(platform, reference), about="unpullable")
+        assert found["status"] == "False"
+        assert "manifest unknown" in found["message"] or "not found" in found["message"], found["message"]
         # Nothing is stopped, and nothing is made, for an image that is not there.
         host = platform.hosts["two"]
         assert host.docker("ps", "--all", "--quiet", "--filter", "name=dotmac-unpullable").split() == []
     finally:
         platform.let_go("unpullable")
+
+
+def told_of(platform: Platform, reference: str) -> releases.Object | None:
+    """Ready, once it says of this reference more than that it is being pulled."""
+    ready = condition(platform.get("Instance", "unpullable") or {}, "Ready")
+    return ready if ready and reference in ready["message"] and ready["reason"] != "Progressing" else None

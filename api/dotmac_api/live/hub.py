@@ -40,7 +40,7 @@ class Change:
     data: str
 
 
-@dataclass(eq=False)
+@dataclass
 class Subscription:
     """One stream's queue; None in it ends the stream."""
 
