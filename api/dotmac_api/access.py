@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.security import APIKeyHeader, HTTPBearer
 
 from dotmac_api import context
+from dotmac_api.auth.opaque import API_KEY_PREFIX
 from dotmac_api.errors import Forbidden, Unauthorized
 from dotmac_api.principal import Principal
 from dotmac_api.rbac.catalogue import PERMISSION_KEYS
@@ -34,14 +35,19 @@ async def authenticate(request: Request) -> Principal:
         principal: Principal = await facade.identity.of_session(claims.session_id)
         if principal.person_id != claims.person_id:
             raise Unauthorized("the access token is not valid", code="invalid_token")
+    elif key := request.headers.get("x-api-key"):
+        if not key.startswith(API_KEY_PREFIX) or len(key) > 100:
+            raise Unauthorized("the API key is not valid", code="invalid_api_key")
+        principal = await facade.identity.of_api_key(facade.hashes.of("api-key", key))
     else:
-        raise Unauthorized("send an access token: Authorization: Bearer ...")
+        raise Unauthorized("send an access token (Authorization: Bearer ...) or, to read, an X-API-Key")
     request.state.principal = principal
     context.person.set(principal.name)
     return principal
 
 
-def _marked(guard: Guard, permission: str | None) -> Guard:
+def mark_guard(guard: Guard, permission: str | None = None) -> Guard:
+    """Declare that a dependency is the guard of its route, for rules that none of those below covers."""
     guard.__dict__["dotmac_guard"] = permission or "-"
     return guard
 
@@ -52,7 +58,7 @@ def public() -> Any:
     async def guard() -> None:
         return None
 
-    return Depends(_marked(guard, None))
+    return Depends(mark_guard(guard, None))
 
 
 def signed_in(*, password_change: bool = False) -> Any:
@@ -66,7 +72,7 @@ def signed_in(*, password_change: bool = False) -> Any:
             raise _must_change()
         return principal
 
-    return Depends(_marked(guard, None))
+    return Depends(mark_guard(guard, None))
 
 
 def require(permission: str, *, admin: bool = False) -> Any:
@@ -92,7 +98,7 @@ def require(permission: str, *, admin: bool = False) -> Any:
             raise Forbidden("this needs the role admin")
         return principal
 
-    return Depends(_marked(guard, permission))
+    return Depends(mark_guard(guard, permission))
 
 
 def _must_change() -> Forbidden:

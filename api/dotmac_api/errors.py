@@ -104,6 +104,11 @@ class Locked(ApiError):
     code = "account_locked"
 
 
+class BodyTooLarge(ApiError):
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "body_too_large"
+
+
 class TooManyRequests(ApiError):
     status = HTTPStatus.TOO_MANY_REQUESTS
     code = "rate_limited"
@@ -161,16 +166,24 @@ def _from_integrity(error: IntegrityError) -> ApiError:
     return Invalid(f"the value is refused by {name} of {table}")
 
 
-async def _on_database(_request: Request, error: Exception) -> JSONResponse:
+def from_database(error: Exception) -> ApiError:
+    """What a failure of the database means for a client; raises `error` itself when it is not one."""
     if isinstance(error, IntegrityError):
-        return error_response(_from_integrity(error))
+        return _from_integrity(error)
     if isinstance(error, DataError) or (isinstance(error, StatementError) and not isinstance(error, DBAPIError)):
         # A NUL in a text, a number beyond its column: the client's doing.
-        return error_response(Invalid("a value cannot be stored: a NUL character or a number out of range"))
+        return Invalid("a value cannot be stored: a NUL character or a number out of range")
     if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
         log.error("the database is not available", exc_info=error)
-        return error_response(Unavailable("the database is not available; try again", headers={"Retry-After": "2"}))
-    return await _on_unexpected(_request, error)
+        return Unavailable("the database is not available; try again", headers={"Retry-After": "2"})
+    raise error
+
+
+async def _on_database(request: Request, error: Exception) -> JSONResponse:
+    try:
+        return error_response(from_database(error))
+    except Exception:
+        return await _on_unexpected(request, error)
 
 
 async def _on_redis(_request: Request, error: Exception) -> JSONResponse:
@@ -179,6 +192,11 @@ async def _on_redis(_request: Request, error: Exception) -> JSONResponse:
 
 
 async def _on_unexpected(_request: Request, error: Exception) -> JSONResponse:
+    return unexpected(error)
+
+
+def unexpected(error: Exception) -> JSONResponse:
+    """Log what nobody foresaw, and say no more of it than that."""
     log.error("unexpected failure", exc_info=error)
     body = ErrorBody(code="internal", message="an unexpected failure; quote X-Request-ID to the operators")
     return JSONResponse(body.model_dump(), status_code=500)
@@ -192,11 +210,13 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(StatementError, _on_database)
     app.add_exception_handler(PoolTimeout, _on_database)
     app.add_exception_handler(RedisError, _on_redis)
-    app.add_exception_handler(Exception, _on_unexpected)
 
+
+# By reference and not as models: nine models on each route would take most of the time that the application starts in.
+_ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
 
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody, "description": text}
+    status: {"content": _ERROR_CONTENT, "description": text}
     for status, text in {
         400: "the request cannot be read",
         401: "no valid credentials",
@@ -209,3 +229,10 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         503: "a part is not available",
     }.items()
 }
+
+
+def error_schemas() -> dict[str, Any]:
+    """The OpenAPI components that ERROR_RESPONSES refers to."""
+    schema = ErrorBody.model_json_schema(ref_template="#/components/schemas/{model}")
+    nested: dict[str, Any] = schema.pop("$defs", {})
+    return {**nested, "ErrorBody": schema}

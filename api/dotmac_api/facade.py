@@ -1,5 +1,6 @@
 """What one process holds for its requests: settings, engine, Redis, tokens, identity, readiness checks."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from dotmac_api.auth.tokens import TokenIssuer
 from dotmac_api.database import Sessions, make_engine, make_sessions
 from dotmac_api.domains.store import SettingsStore
 from dotmac_api.fleet import Fleet, build_fleet
+from dotmac_api.metrics import Metrics
 from dotmac_api.ratelimit import AuthLimits
 from dotmac_api.settings import Settings
 from dotmac_api.vault import Vault
@@ -39,6 +41,8 @@ class Facade:
     limits: AuthLimits
     passwords: Passwords
     fleet: Fleet
+    metrics: Metrics = field(default_factory=Metrics)
+    wake_scheduler: asyncio.Event = field(default_factory=asyncio.Event)
     checks: dict[str, ReadinessCheck] = field(default_factory=dict)
 
     async def close(self) -> None:
@@ -59,9 +63,9 @@ def build_facade(settings: Settings) -> Facade:
         socket_connect_timeout=settings.redis_timeout,
         max_connections=64,
     )
-    # Settings are read in the middle of requests that hold a connection already: with one pool for both, a full pool
-    # would wait for itself.
-    side_engine = make_engine(settings, pool_size=2)
+    # Settings are read in the middle of requests that hold a connection already, and tasks hold one for their lock:
+    # with one pool for all, a full pool would wait for itself.
+    side_engine = make_engine(settings, pool_size=8)
     vault = Vault(settings)
     domains = SettingsStore(make_sessions(side_engine), vault, settings.overrides)
     fleet = build_fleet(settings, sessions, vault)
@@ -72,7 +76,7 @@ def build_facade(settings: Settings) -> Facade:
         sessions=sessions,
         redis=redis,
         tokens=TokenIssuer(settings),
-        identity=Identity(sessions, redis),
+        identity=Identity(sessions, redis, domains),
         vault=vault,
         hashes=KeyedHash(settings),
         domains=domains,

@@ -10,6 +10,7 @@ from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -134,8 +135,16 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("redis://", "rediss://")):
-            raise ValueError("must be a redis:// or rediss:// URL")
+        try:
+            url = urlsplit(value.get_secret_value())
+            port = url.port
+        except ValueError:
+            raise ValueError("is not a URL") from None
+        if url.scheme not in ("redis", "rediss") or not url.hostname:
+            raise ValueError("must be a redis:// or rediss:// URL with a host")
+        if port is None:
+            # The rate limiter takes no URL without a port.
+            return SecretStr(url._replace(netloc=f"{url.netloc}:6379").geturl())
         return value
 
     @model_validator(mode="after")

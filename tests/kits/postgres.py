@@ -13,10 +13,18 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.kits.unprivileged import free_port, give, user_for
+from tests.kits.unprivileged import free_port, give, memory_directory, user_for
 
 # Nothing here has to survive a power cut.
-FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "shared_buffers=64MB", "max_connections=200")
+FAST = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "shared_buffers=64MB",
+    "max_wal_size=64MB",
+    "min_wal_size=32MB",
+    "max_connections=200",
+)
 
 
 def _binaries() -> Path | None:
@@ -80,12 +88,12 @@ def postgres() -> Iterator[Postgres]:
     if binaries is None:
         pytest.skip("no PostgreSQL server here: apt-get install postgresql")
     user = user_for("postgres")
-    directory = Path(tempfile.mkdtemp(prefix="dotmac-pg-"))
+    directory = Path(tempfile.mkdtemp(prefix="dotmac-pg-", dir=memory_directory()))
     give(directory, user)
     server = Postgres(directory, free_port(), binaries, user)
     try:
         initdb = [str(binaries / "initdb"), "-D", str(directory / "data"), "-U", "dotmac", "--auth=trust"]
-        initdb += ["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
+        initdb += ["--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions", "--wal-segsize=1"]
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
         subprocess.run(initdb, user=user, cwd=directory, env=environment, check=True, capture_output=True)
         server.start()

@@ -24,6 +24,11 @@ def user_for(name: str) -> str | None:
         return "nobody"
 
 
+def memory_directory() -> str | None:
+    """Where short-lived data can live in memory, if the system has such a place; else None, for the usual one."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > 2**28 else None
+
+
 def give(directory: Path, user: str | None) -> None:
     """Hand a directory to the user that the server will run as."""
     if user is not None:

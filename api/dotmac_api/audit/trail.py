@@ -124,6 +124,8 @@ def event_of(scope: Scope, status: int) -> AuditEvent:
     principal: Principal | None = state.get("principal")
     note: AuditNote = state.get("audit") or AuditNote()
     template = route_template(scope)
+    if template == "-":
+        template = _text(scope["path"]) or "-"
     segments = [part for part in template.removeprefix("/api/v1").split("/") if part and not part.startswith("{")]
     parameters = scope.get("path_params") or {}
     client = scope.get("client")

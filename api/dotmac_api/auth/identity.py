@@ -1,25 +1,30 @@
 """From a request's credentials to a Principal, with the session row checked on every request.
 
-The Principal of a session is cached in Redis for 30 s under the epoch of authorisation: a change of roles or people
+A Principal is cached in Redis for 30 s under the epoch of authorisation: a change of roles or people
 moves the epoch, a revoked session leaves a tombstone, so both take effect at once on every replica. Without Redis the
 database answers.
 """
 
 import json
 import logging
+import time
 import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from dotmac_api.auth.models import AuthSession, UserCredential
+from dotmac_api.auth.models import ApiKey, AuthSession, UserCredential
 from dotmac_api.database import Sessions, after_commit
+from dotmac_api.domains.store import SettingsStore
 from dotmac_api.errors import Unauthorized
 from dotmac_api.people.models import Person, PersonStatus
 from dotmac_api.principal import Principal
+from dotmac_api.ratelimit import too_many
 from dotmac_api.rbac.catalogue import ADMIN
 from dotmac_api.rbac.models import Permission, PersonRole, Role, RolePermission
 
@@ -31,12 +36,16 @@ TOMBSTONE_SECONDS = 3600
 EPOCH = "dotmac:authz-epoch"
 
 
-def _cached(session_id: uuid.UUID) -> str:
-    return f"dotmac:session:{session_id}"
+def _cached(subject: str) -> str:
+    return f"dotmac:principal:{subject}"
 
 
-def _tombstone(session_id: uuid.UUID) -> str:
-    return f"dotmac:revoked:{session_id}"
+def _tombstone(subject: str) -> str:
+    return f"dotmac:revoked:{subject}"
+
+
+def _of_session(session_id: uuid.UUID) -> str:
+    return f"session:{session_id}"
 
 
 async def roles_and_permissions(session: AsyncSession, person_id: uuid.UUID) -> tuple[frozenset[str], frozenset[str]]:
@@ -92,12 +101,41 @@ async def load_session_principal(session: AsyncSession, session_id: uuid.UUID) -
     )
 
 
+async def load_api_key_principal(session: AsyncSession, key_hash: bytes) -> Principal | None:
+    """The Principal of a live API key of an active person, cut down to the key's scopes; notes that it was used."""
+    key = await session.scalar(
+        update(ApiKey)
+        .where(
+            ApiKey.key_hash == key_hash, ApiKey.is_active, ApiKey.revoked_at.is_(None), ApiKey.expires_at > func.now()
+        )
+        .values(last_used_at=func.now(), updated_at=ApiKey.updated_at)
+        .returning(ApiKey)
+    )
+    if key is None:
+        return None
+    person = await session.get_one(Person, key.person_id)
+    if person.status != PersonStatus.ACTIVE:
+        return None
+    roles, permissions = await roles_and_permissions(session, person.id)
+    return Principal(
+        person_id=person.id,
+        name=f"{key.label} ({key.prefix})",
+        session_id=None,
+        api_key_id=key.id,
+        roles=roles,
+        permissions=permissions & frozenset(key.scopes),
+        organisations=None if person.organisations is None else frozenset(person.organisations),
+    )
+
+
 def _dump(principal: Principal, epoch: str) -> str:
     return json.dumps(
         {
             "epoch": epoch,
             "person": str(principal.person_id),
             "name": principal.name,
+            "session": str(principal.session_id) if principal.session_id else None,
+            "key": str(principal.api_key_id) if principal.api_key_id else None,
             "roles": sorted(principal.roles),
             "permissions": sorted(principal.permissions),
             "organisations": None if principal.organisations is None else sorted(principal.organisations),
@@ -106,13 +144,13 @@ def _dump(principal: Principal, epoch: str) -> str:
     )
 
 
-def _load(session_id: uuid.UUID, data: dict[str, Any]) -> Principal:
+def _load(data: dict[str, Any]) -> Principal:
     organisations = data["organisations"]
     return Principal(
         person_id=uuid.UUID(data["person"]),
         name=data["name"],
-        session_id=session_id,
-        api_key_id=None,
+        session_id=uuid.UUID(data["session"]) if data["session"] else None,
+        api_key_id=uuid.UUID(data["key"]) if data["key"] else None,
         roles=frozenset(data["roles"]),
         permissions=frozenset(data["permissions"]),
         organisations=None if organisations is None else frozenset(organisations),
@@ -120,40 +158,108 @@ def _load(session_id: uuid.UUID, data: dict[str, Any]) -> Principal:
     )
 
 
-class Identity:
-    """Looks principals up, and makes revocations and changes of rights effective at once."""
+@dataclass(slots=True)
+class _LocalCap:
+    """Counts in this process alone, for as long as Redis is away; forgets everything when the window turns."""
 
-    def __init__(self, sessions: Sessions, redis: Redis) -> None:
-        self._sessions, self._redis = sessions, redis
+    window: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def hit(self, subject: str, window: int) -> int:
+        if window != self.window:
+            self.window, self.counts = window, {}
+        self.counts[subject] = self.counts.get(subject, 0) + 1
+        return self.counts[subject]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rate:
+    times: int
+    seconds: int
+
+
+class Identity:
+    """Looks principals up, bounds their rate, and makes revocations and changes of rights effective at once.
+
+    One trip to Redis does all three for a request. The rate is a sliding window counter: the last window's count
+    weighs as much as it still overlaps, which costs two numbers instead of a list of times.
+    """
+
+    def __init__(self, sessions: Sessions, redis: Redis, store: SettingsStore) -> None:
+        self._sessions, self._redis, self._store = sessions, redis, store
+        self._local = _LocalCap()
 
     async def of_session(self, session_id: uuid.UUID) -> Principal:
-        """The Principal of a session. Raises Unauthorized when it was revoked, expired or never was."""
+        """The Principal of a session. Raises Unauthorized when it has ended or never was, TooManyRequests."""
+        rate = _Rate(await self._store.integer("auth", "session_rate_max"), 60)
+
+        async def load(session: AsyncSession) -> Principal | None:
+            return await load_session_principal(session, session_id)
+
+        principal = await self._resolve(_of_session(session_id), rate, load)
+        if principal is None:
+            raise Unauthorized("the session has ended; sign in again", code="session_ended")
+        return principal
+
+    async def of_api_key(self, key_hash: bytes) -> Principal:
+        """The Principal of an API key. Raises Unauthorized when it is unknown, revoked or expired, TooManyRequests."""
+        rate = _Rate(
+            await self._store.integer("auth", "api_key_rate_max"),
+            await self._store.integer("auth", "api_key_rate_window_seconds"),
+        )
+
+        async def load(session: AsyncSession) -> Principal | None:
+            return await load_api_key_principal(session, key_hash)
+
+        # Keyed by the hash, which is all that a request brings; changes of keys move the epoch.
+        principal = await self._resolve(f"key-hash:{key_hash.hex()}", rate, load)
+        if principal is None:
+            raise Unauthorized("the API key is not valid", code="invalid_api_key")
+        return principal
+
+    async def _resolve(
+        self, subject: str, rate: _Rate, load: Callable[[AsyncSession], Awaitable[Principal | None]]
+    ) -> Principal | None:
         epoch: str | None = None
+        now = time.time()
+        window = int(now // rate.seconds)
         try:
-            keys = [_cached(session_id), _tombstone(session_id), EPOCH]
-            cached, tombstone, known_epoch = await self._redis.mget(keys)
+            cached, tombstone, epoch = await self._ask_redis(subject, rate, window, now)
             if tombstone:
-                raise _ended()
-            epoch = str(known_epoch or "0")
+                return None
             if cached:
                 data = json.loads(cached)
                 if data["epoch"] == epoch:
-                    return _load(session_id, data)
+                    return _load(data)
         except RedisError as error:
-            log.warning("session cache not available, asking the database: %s", type(error).__name__)
-        async with self._sessions() as session:
-            principal = await load_session_principal(session, session_id)
-        if principal is None:
-            raise _ended()
-        if epoch is not None:
-            await self._remember(session_id, principal, epoch)
+            log.warning("Redis is away, asking the database who this is: %s", type(error).__name__)
+            if self._local.hit(subject, window) > rate.times:
+                raise too_many(rate.seconds - now % rate.seconds) from None
+        async with self._sessions.begin() as session:
+            principal = await load(session)
+        if principal is not None and epoch is not None:
+            await self._remember(subject, principal, epoch)
         return principal
 
-    async def _remember(self, session_id: uuid.UUID, principal: Principal, epoch: str) -> None:
+    async def _ask_redis(
+        self, subject: str, rate: _Rate, window: int, now: float
+    ) -> tuple[str | None, str | None, str]:
+        counter = f"dotmac:rate:{subject}:{{}}".format
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.mget([_cached(subject), _tombstone(subject), EPOCH, counter(window - 1)])
+        pipe.incr(counter(window))
+        pipe.expire(counter(window), rate.seconds * 2)
+        (cached, tombstone, epoch, before), count, _ = await pipe.execute()
+        overlap = 1 - (now % rate.seconds) / rate.seconds
+        if int(before or 0) * overlap + count > rate.times:
+            raise too_many(rate.seconds - now % rate.seconds)
+        return cached, tombstone, epoch or "0"
+
+    async def _remember(self, subject: str, principal: Principal, epoch: str) -> None:
         try:
-            await self._redis.set(_cached(session_id), _dump(principal, epoch), ex=CACHE_SECONDS)
+            await self._redis.set(_cached(subject), _dump(principal, epoch), ex=CACHE_SECONDS)
         except RedisError:
-            log.warning("session cache not available for writing")
+            log.warning("Redis is away, a principal is not cached")
 
     def revoke_after_commit(self, session: AsyncSession, session_ids: list[uuid.UUID]) -> None:
         """Leave tombstones once the revocation is committed. Call it beside every UPDATE that revokes."""
@@ -162,26 +268,22 @@ class Identity:
             try:
                 async with self._redis.pipeline(transaction=False) as pipe:
                     for session_id in session_ids:
-                        pipe.set(_tombstone(session_id), "1", ex=TOMBSTONE_SECONDS)
-                        pipe.delete(_cached(session_id))
+                        pipe.set(_tombstone(_of_session(session_id)), "1", ex=TOMBSTONE_SECONDS)
+                        pipe.delete(_cached(_of_session(session_id)))
                     await pipe.execute()
             except RedisError:
-                log.error("Redis is down: revoked sessions may be cached elsewhere for up to %d s", CACHE_SECONDS)
+                log.error("Redis is away: revoked sessions may be cached elsewhere for up to %d s", CACHE_SECONDS)
 
         if session_ids:
             after_commit(session, bury)
 
     def rights_changed(self, session: AsyncSession) -> None:
-        """Forget every cached Principal once this transaction is committed (roles, people, credentials changed)."""
+        """Forget every cached Principal once this transaction is committed: roles, people or keys changed."""
 
         async def move() -> None:
             try:
                 await self._redis.incr(EPOCH)
             except RedisError:
-                log.error("Redis is down: rights may be cached elsewhere for up to %d s", CACHE_SECONDS)
+                log.error("Redis is away: rights may be cached elsewhere for up to %d s", CACHE_SECONDS)
 
         after_commit(session, move)
-
-
-def _ended() -> Unauthorized:
-    return Unauthorized("the session has ended; sign in again", code="session_ended")

@@ -50,6 +50,11 @@ class TokenIssuer:
         self._first = next(iter(self._keys.values()))
         self._issuer, self._audience = settings.issuer, settings.audience
 
+    @property
+    def algorithm(self) -> str:
+        """The algorithm that new tokens are signed with."""
+        return self._first.algorithm
+
     def issue(
         self, person_id: uuid.UUID, session_id: uuid.UUID, ttl_seconds: int, roles: list[str], scopes: list[str]
     ) -> str:

@@ -87,6 +87,8 @@ async def update_person(
         _check_limits(principal, changes["organisations"])
     if person.id == principal.person_id and changes.get("status", PersonStatus.ACTIVE) != PersonStatus.ACTIVE:
         raise Forbidden("nobody deactivates their own account; ask another administrator")
+    if changes.get("email", person.email) != person.email and not principal.is_admin:
+        raise Forbidden("only an administrator changes an e-mail address: it is where password resets go")
     for name, value in changes.items():
         setattr(person, name, value)
     identity.rights_changed(session)

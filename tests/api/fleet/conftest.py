@@ -16,7 +16,9 @@ __all__ = ["cluster", "engine", "objects"]
 
 @pytest.fixture
 def fleet_settings(settings: Settings, cluster: ControlPlane) -> Settings:
-    return settings.model_copy(update={"kubeconfig": cluster.kubeconfig})
+    return settings.model_copy(
+        update={"kubeconfig": cluster.kubeconfig, "mirror_enabled": True, "webhooks_enabled": True}
+    )
 
 
 @pytest.fixture

@@ -1,0 +1,92 @@
+"""`dotmac-api check`: is everything there that the facade needs?"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, func, select
+
+from dotmac_api.auth.models import UserCredential
+from dotmac_api.facade import Facade, build_facade
+from dotmac_api.migrations import config
+from dotmac_api.people.models import Person
+from dotmac_api.rbac.catalogue import ADMIN
+from dotmac_api.rbac.models import PersonRole, Role
+from dotmac_api.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One part: a fact when it is fit, else the reason, which says what to do."""
+
+    name: str
+    fact: str = ""
+    reason: str | None = None
+
+
+class Unfit(RuntimeError):
+    """A part answers, but is not as the facade needs it; the message says what to do."""
+
+
+async def _migrations(facade: Facade) -> str:
+    def revision(connection: Connection) -> str | None:
+        return MigrationContext.configure(connection).get_current_revision()
+
+    async with facade.engine.connect() as connection:
+        current = await connection.run_sync(revision)
+    head = ScriptDirectory.from_config(config()).get_current_head()
+    if current != head:
+        raise Unfit(f"the database is at {current or 'nothing'}, not at {head}: run `dotmac-api migrate`")
+    return f"at {head}"
+
+
+async def _redis(facade: Facade) -> str:
+    info = await facade.redis.info("server")
+    return f"version {info['redis_version']}"
+
+
+async def _admin(facade: Facade) -> str:
+    async with facade.sessions() as session:
+        count = await session.scalar(
+            select(func.count(func.distinct(Person.id)))
+            .join(PersonRole, PersonRole.person_id == Person.id)
+            .join(Role, Role.id == PersonRole.role_id)
+            .join(UserCredential, UserCredential.person_id == Person.id)
+            .where(Role.name == ADMIN, Person.status == "active", UserCredential.is_active)
+        )
+    if not count:
+        raise Unfit("nobody can administer it: run `dotmac-api create-admin`")
+    return f"{count} can sign in"
+
+
+async def _encryption(facade: Facade) -> str:
+    if not facade.vault.ready:
+        raise Unfit("no secrets can be stored: set DOTMAC_API_ENCRYPTION_KEYS (`dotmac-api generate-key --fernet`)")
+    return f"{len(facade.settings.encryption_keys)} key(s)"
+
+
+Check = Callable[[Facade], Awaitable[str]]
+
+CHECKS: dict[str, Check] = {
+    "database": _migrations,
+    "redis": _redis,
+    "encryption": _encryption,
+    "administrators": _admin,
+}
+
+
+async def check_everything(settings: Settings) -> list[CheckResult]:
+    """Run every check; a failure of one hides no other."""
+    facade = build_facade(settings)
+    results = [CheckResult("settings", "complete")]
+    try:
+        for name, check in CHECKS.items():
+            try:
+                results.append(CheckResult(name, await check(facade)))
+            except Exception as error:
+                text = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+                results.append(CheckResult(name, reason=text.splitlines()[0]))
+    finally:
+        await facade.close()
+    return results

@@ -1,0 +1,1 @@
+"""User credentials, as administrators see them: never the hash."""

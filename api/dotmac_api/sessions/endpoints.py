@@ -1,0 +1,67 @@
+"""/sessions."""
+
+import uuid
+from typing import Annotated
+
+from fastapi import APIRouter, status
+
+from dotmac_api.access import require
+from dotmac_api.auth.models import AuthSession
+from dotmac_api.database import DatabaseSession
+from dotmac_api.deps import FacadeDep
+from dotmac_api.principal import Principal
+from dotmac_api.schemas import ListSlice, Page
+from dotmac_api.sessions import service
+from dotmac_api.sessions.schemas import SessionRead, SessionStatus, SessionUpdate
+
+router = APIRouter(prefix="/sessions", tags=["sessions"])
+
+
+def _read(row: AuthSession) -> SessionRead:
+    columns = {name: getattr(row, name) for name in SessionRead.model_fields if name != "status"}
+    return SessionRead(status=service.status_of(row), **columns)
+
+
+@router.get("")
+async def list_sessions(
+    principal: Annotated[Principal, require("sessions:read")],
+    session: DatabaseSession,
+    page: ListSlice,
+    person_id: uuid.UUID | None = None,
+    status: SessionStatus | None = None,
+) -> Page[SessionRead]:
+    rows, count = await service.list_sessions(session, principal, page, person_id=person_id, status=status)
+    return Page(items=[_read(row) for row in rows], count=count, limit=page.limit, offset=page.offset)
+
+
+@router.get("/{session_id}")
+async def get_session(
+    principal: Annotated[Principal, require("sessions:read")], session: DatabaseSession, session_id: uuid.UUID
+) -> SessionRead:
+    return _read(await service.get_session(session, principal, session_id))
+
+
+@router.patch("/{session_id}")
+async def shorten_session(
+    principal: Annotated[Principal, require("sessions:write", admin=True)],
+    session: DatabaseSession,
+    facade: FacadeDep,
+    session_id: uuid.UUID,
+    body: SessionUpdate,
+) -> SessionRead:
+    """Let a session end earlier."""
+    row = await service.get_session(session, principal, session_id)
+    await service.shorten_session(session, facade.identity, row, body.expires_at)
+    return _read(row)
+
+
+@router.delete("/{session_id}", status_code=status.HTTP_204_NO_CONTENT)
+async def end_session(
+    principal: Annotated[Principal, require("sessions:delete", admin=True)],
+    session: DatabaseSession,
+    facade: FacadeDep,
+    session_id: uuid.UUID,
+) -> None:
+    """Revoke a session, on every replica at once; its row stays for the record until it is pruned."""
+    row = await service.get_session(session, principal, session_id)
+    await service.end_session(session, facade.identity, row)

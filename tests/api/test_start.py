@@ -1,0 +1,215 @@
+"""Starting: settings that are refused, the command line, migrations there and back, the OpenAPI document."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from click.testing import Result
+from cryptography.fernet import Fernet
+from fastapi import APIRouter, FastAPI
+from sqlalchemy import Connection
+from tests.api.conftest import make_settings
+from tests.kits.postgres import Postgres
+from tests.kits.redis import RedisServer
+from typer.testing import CliRunner
+
+from dotmac_api import cli
+from dotmac_api.access import guards, require
+from dotmac_api.database import make_engine
+from dotmac_api.main import create_app
+from dotmac_api.migrations import downgrade, upgrade
+from dotmac_api.models import METADATA
+from dotmac_api.settings import Settings, SettingsRefused, load_settings, random_key
+
+GOOD = {
+    "DOTMAC_API_DATABASE_URL": "postgresql://dotmac@127.0.0.1/none",
+    "DOTMAC_API_REDIS_URL": "redis://127.0.0.1",
+    "DOTMAC_API_JWT_KEYS": json.dumps({"k1": random_key()}),
+    "DOTMAC_API_API_KEY_PEPPER": random_key(),
+}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in [name for name in os.environ if name.startswith("DOTMAC_API_")]:
+        monkeypatch.delenv(name)
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_good_settings_are_taken(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DOTMAC_API_AUTH_JWT_ACCESS_TTL_MINUTES", "5")
+    environment.setenv("DOTMAC_API_AUDIT_SKIP_PATHS", "/health,/metrics")
+    settings = load_settings()
+    assert settings.overrides == {
+        ("auth", "jwt_access_ttl_minutes"): 5,
+        ("audit", "skip_paths"): ["/health", "/metrics"],
+    }
+    assert GOOD["DOTMAC_API_API_KEY_PEPPER"] not in repr(settings)
+
+
+@pytest.mark.parametrize("name", sorted(GOOD))
+def test_a_missing_setting_is_named(environment: pytest.MonkeyPatch, name: str) -> None:
+    environment.delenv(name)
+    with pytest.raises(SettingsRefused, match=f"{name} is not set"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DOTMAC_API_API_KEY_PEPPER", "short-secret"),
+        ("DOTMAC_API_API_KEY_PEPPER", "a" * 64),
+        ("DOTMAC_API_API_KEY_PEPPER", "changeme" * 8),
+        ("DOTMAC_API_JWT_KEYS", "not-json-at-all"),
+        ("DOTMAC_API_JWT_KEYS", "{}"),
+        ("DOTMAC_API_JWT_KEYS", '{"k1": "tooshortkey"}'),
+        ("DOTMAC_API_JWT_KEYS", '["tooshortkey"]'),
+        ("DOTMAC_API_ENCRYPTION_KEYS", "not-a-fernet-key"),
+        ("DOTMAC_API_METRICS_TOKEN", "tiny"),
+        ("DOTMAC_API_DATABASE_URL", "sqlite:///some.db"),
+        ("DOTMAC_API_REDIS_URL", "http://127.0.0.1"),
+        ("DOTMAC_API_DATABASE_POOL", "0"),
+        ("DOTMAC_API_AUTH_JWT_ACCESS_TTL_MINUTES", "100000"),
+        ("DOTMAC_API_AUTH_JWT_ACCESS_TTL_MINUTES", "five"),
+    ],
+)
+def test_a_weak_or_wrong_setting_is_named_and_not_shown(environment: pytest.MonkeyPatch, name: str, value: str) -> None:
+    environment.setenv(name, value)
+    with pytest.raises(SettingsRefused) as refused:
+        load_settings()
+    assert name in str(refused.value)
+    if len(value) > 5:
+        assert value not in str(refused.value)
+
+
+def test_an_unguarded_route_stops_the_start() -> None:
+    from dotmac_api.access import assert_guarded
+
+    app, router = FastAPI(), APIRouter()
+
+    @router.get("/bare")
+    async def bare() -> None:
+        pass
+
+    app.include_router(router, prefix="/api")
+    with pytest.raises(RuntimeError, match="GET /api/bare"):
+        assert_guarded(app)
+
+
+def test_an_unknown_permission_stops_the_start() -> None:
+    with pytest.raises(ValueError, match="people:eat"):
+        require("people:eat")
+
+
+def _settings() -> Settings:
+    return make_settings("postgresql://dotmac@127.0.0.1/none", "redis://127.0.0.1")
+
+
+def test_only_the_known_routes_are_open() -> None:
+    """A new open route must be added here, by somebody who has thought about it."""
+    open_routes = {path for (_, path), permission in guards(create_app(_settings())).items() if permission == "-"}
+    assert open_routes == {
+        "/health",
+        "/health/ready",
+        "/metrics",
+        *(
+            f"/api/v1/auth/{name}"
+            for name in (
+                "login refresh logout forgot-password reset-password me me/password me/sessions"
+                " me/sessions/{session_id} mfa/setup mfa/confirm mfa/verify"
+            ).split()
+        ),
+    }
+
+
+def test_the_openapi_document_is_complete() -> None:
+    document = create_app(_settings()).openapi()
+    text = json.dumps(document)
+    schemas = document["components"]["schemas"]
+    refs = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
+    assert refs <= set(schemas)
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            if path.startswith("/api/v1") and method != "get":
+                assert operation.get("security") or "/auth/" in path, (method, path)
+
+
+def test_the_command_line_says_what_is_missing() -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("DOTMAC_API_")}
+    argv = [sys.executable, "-c", "from dotmac_api.cli import app; app()", "check"]
+    result = subprocess.run(argv, env=clean, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert "DOTMAC_API_JWT_KEYS is not set" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@contextmanager
+def _empty_database(server: Postgres, name: str) -> Iterator[str]:
+    url = server.create(name)
+    try:
+        yield url
+    finally:
+        server.drop(name)
+
+
+@pytest.mark.services
+def test_from_nothing_to_an_administrator_by_the_command_line(
+    postgres_server: Postgres, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "configure_logs", lambda _settings: None)
+    password = "violet-anchor-seventeen"
+    with _empty_database(postgres_server, "cli") as url:
+        environment = {**GOOD, "DOTMAC_API_DATABASE_URL": url, "DOTMAC_API_REDIS_URL": redis.url}
+
+        def dotmac_api(*argv: str, stdin: str = "") -> Result:
+            return CliRunner().invoke(cli.app, argv, env=environment, input=stdin)
+
+        admin = ("create-admin", "--username", "root", "--email", "root@example.org", "--password-stdin")
+        early = dotmac_api(*admin, stdin=password)
+        assert (early.exit_code, "dotmac-api migrate" in early.output) == (1, True)
+        assert dotmac_api("migrate").exit_code == 0
+        weak = dotmac_api(*admin, stdin="password1234")
+        assert (weak.exit_code, "too common" in weak.output) == (1, True)
+        made = dotmac_api(*admin, stdin=password)
+        assert made.exit_code == 0, made.output
+        assert password not in made.output
+        assert dotmac_api(*admin, stdin=password).exit_code == 1
+        assert dotmac_api(*admin, "--if-absent", stdin=password).exit_code == 0
+        checked = dotmac_api("check")
+        assert checked.exit_code == 1
+        assert "FAILED encryption" in checked.output
+        environment["DOTMAC_API_ENCRYPTION_KEYS"] = Fernet.generate_key().decode()
+        assert "FAILED" not in dotmac_api("check").output
+        assert "domain_settings: 0 re-encrypted" in dotmac_api("rotate-keys").output
+
+
+@pytest.mark.services
+async def test_migrations_go_from_nothing_to_head_and_back(postgres_server: Postgres) -> None:
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    def differences(connection: Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), METADATA))
+
+    with _empty_database(postgres_server, "migrations") as url:
+        settings = make_settings(url, "redis://127.0.0.1")
+        for _ in range(2):
+            await upgrade(settings)
+            await upgrade(settings)
+            engine = make_engine(settings)
+            async with engine.connect() as connection:
+                assert await connection.run_sync(differences) == []
+            await engine.dispose()
+            await downgrade(settings)
+            with psycopg.connect(url) as plain:
+                left = plain.execute(
+                    "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+                ).fetchall()
+            assert left == []
