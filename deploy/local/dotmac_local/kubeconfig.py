@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
-from dotmac_local.server.tls import Identity, write_private
+from dotmac_local.files import write_private
+
+if TYPE_CHECKING:
+    from dotmac_local.server.tls import Identity
 
 NAME = "dotmac-local"
 

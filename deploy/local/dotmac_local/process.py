@@ -10,16 +10,17 @@ import ssl
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import httpx
 import orjson
 import yaml
 
+from dotmac_local.files import write_private
 from dotmac_local.kubeconfig import path_in
-from dotmac_local.server.run import Listen, serve
-from dotmac_local.server.tls import write_private
 from dotmac_local.storage import HistoryLimits
 from dotmac_local.storage.log import LogUnusable
 
@@ -69,6 +70,9 @@ class State:
 
 def run(options: Options) -> None:
     """Serve in this process until it is told to stop."""
+    # The server with all its libraries takes a second to load; status, down and kubeconfig do without.
+    from dotmac_local.server.run import Listen, serve
+
     if pid := _alive(options.directory):
         if pid != os.getpid():
             raise CannotStart(f"it runs already (pid {pid}); `dotmac-local down` stops it")
@@ -199,11 +203,13 @@ def _server_url(directory: Path) -> str:
 def _answers(directory: Path) -> bool:
     """Whether the server of the kubeconfig is ready, over its own CA."""
     try:
+        url = urlsplit(_server_url(directory))
         context = ssl.create_default_context(cafile=str(directory / "tls" / "ca.crt"))
-        return (
-            httpx.get(f"{_server_url(directory)}/readyz", verify=context, timeout=3, trust_env=False).status_code == 200
-        )
-    except (OSError, httpx.HTTPError, ValueError, KeyError, TypeError):
+        connection = HTTPSConnection(url.hostname or "", url.port, timeout=3, context=context)
+        with closing(connection):
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == 200
+    except (OSError, HTTPException, ValueError, KeyError, TypeError):
         return False
 
 

@@ -5,7 +5,6 @@ directory.
 from __future__ import annotations
 
 import ipaddress
-import os
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dotmac_local.auth.tokens import Credentials
+from dotmac_local.files import write_private
 
 _CA_DAYS = 3650
 _CERT_DAYS = 365
@@ -58,16 +58,6 @@ def _secret(path: Path) -> str:
         found = secrets.token_urlsafe(32)
         write_private(path, found.encode())
     return found
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, all of it or nothing."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)
 
 
 def _usable(certificate: Path, key: Path, host: str) -> bool:
