@@ -1,0 +1,116 @@
+"""Which reconcilers a change concerns, and that no change is lost on its way from the watch."""
+
+import copy
+from typing import Any
+
+import pytest
+from tests.kits.fakes import World, deployed
+from tests.kits.tenant import INSTANCE, RELEASE
+
+from dotmac_operator.core import names
+from dotmac_operator.core.facts import DockerEvent
+from dotmac_operator.handlers.routing import Routing
+from dotmac_operator.handlers.watch import Watch
+from dotmac_operator.handlers.workers import Workers
+
+ACME, BETA, HOST = ("Instance", "tenants/acme"), ("Instance", "tenants/beta"), ("Server", "tenants/host-1")
+
+
+class Wakes(set[tuple[str, str]]):
+    def __call__(self, kind: str, key: str) -> None:
+        self.add((kind, key))
+
+    def taken(self) -> set[tuple[str, str]]:
+        found = set(self)
+        self.clear()
+        return found
+
+
+@pytest.fixture
+def world() -> World:
+    made = deployed()
+    made.create("Release", "erp-9", RELEASE)
+    made.create("Instance", "beta", {**INSTANCE, "orgCode": "BETA", "releaseRef": {"name": "erp-9"}})
+    made.settle()
+    return made
+
+
+@pytest.fixture
+def wakes() -> Wakes:
+    return Wakes()
+
+
+def event(type_: str, action: str, actor: str = "", **attributes: str) -> DockerEvent:
+    return DockerEvent(type_, action, actor, attributes)
+
+
+def test_changes_of_objects(world: World, wakes: Wakes) -> None:
+    routing = Routing(world.store, wakes)
+    get: Any = {"Instance": world.store.instance, "Server": world.store.server, "Release": world.store.release}
+    routing.changed(get["Instance"]("tenants/acme"))
+    assert wakes.taken() == {ACME, HOST}
+    routing.changed(get["Server"]("tenants/host-1"))
+    assert wakes.taken() == {HOST, ACME, BETA}
+    routing.changed(get["Release"]("erp-9"))
+    assert wakes.taken() == {("Release", "erp-9"), BETA}
+    starter: Any = world.store.instance_class("starter")
+    routing.changed(starter)
+    assert wakes.taken() == {("InstanceClass", "starter"), ACME, BETA}
+    routing.server_ready("elsewhere/host-1")
+    assert wakes.taken() == set()
+
+
+def test_events_of_hosts(world: World, wakes: Wakes) -> None:
+    routing = Routing(world.store, wakes)
+    mine = {names.INSTANCE_UID: "u", names.NAMESPACE: "tenants", names.INSTANCE: "acme"}
+    routing.docker("tenants/host-1", DockerEvent("container", "die", "id", mine))
+    assert wakes.taken() == {ACME}
+    routing.docker("tenants/host-1", event("network", "destroy", name="dotmac-acme"))
+    assert wakes.taken() == {ACME}
+    routing.docker("tenants/host-1", event("volume", "destroy", actor="dotmac-beta-files"))
+    assert wakes.taken() == {BETA}
+    routing.docker("tenants/host-1", event("container", "die", name="dotmac-proxy"))
+    assert wakes.taken() == {HOST, ACME, BETA}
+    routing.docker("tenants/host-1", event("container", "die", name="somebody-elses"))
+    assert wakes.taken() == set()
+    routing.docker("tenants/host-1", None)
+    assert wakes.taken() == {HOST}
+
+
+async def see(watch: Watch, body: dict[str, Any], type_: Any = "MODIFIED") -> None:
+    """One event, as Kopf delivers it: the index first."""
+    if type_ != "DELETED":
+        await watch._index(body=body)  # type: ignore[arg-type]
+    await watch._event(event={"type": type_, "object": body}, body=body)  # type: ignore[arg-type,typeddict-item]
+
+
+async def test_only_changes_that_matter_wake(world: World, wakes: Wakes) -> None:
+    watch = Watch(world.store, Routing(world.store, wakes), Workers({}, None, 1.0))  # type: ignore[arg-type]
+    body = copy.deepcopy(world.cluster.get(*ACME))
+    await see(watch, body, "ADDED")
+    assert ACME in wakes.taken()
+    await see(watch, body)
+    body["status"]["phase"] = "Elsewhere"
+    await see(watch, body)
+    assert wakes.taken() == set()
+    body["metadata"]["annotations"] = {names.RECONCILE_REQUESTED_AT: "now"}
+    await see(watch, body)
+    assert ACME in wakes.taken()
+    await see(watch, body, "DELETED")
+    assert ACME in wakes.taken()
+    assert world.store.instance(ACME[1]) is None
+
+
+async def test_an_edit_that_came_with_the_answer_to_a_write_still_wakes(world: World, wakes: Wakes) -> None:
+    """Regression: the store knew the edit already when the watch told of it, so nobody took it up until the resync."""
+    watch = Watch(world.store, Routing(world.store, wakes), Workers({}, None, 1.0))  # type: ignore[arg-type]
+    await see(watch, copy.deepcopy(world.cluster.get(*ACME)), "ADDED")
+    wakes.clear()
+    world.edit(*ACME, orgName="Edited")
+    edited = copy.deepcopy(world.cluster.get(*ACME))
+    found = world.store.instance(ACME[1])
+    assert found is not None
+    status = {**edited["status"], "phase": "Written"}
+    world.store.put(world.cluster.apply_status(found.ref, status))  # our write, after the user's
+    await see(watch, edited)
+    assert ACME in wakes.taken()
