@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from kubernetes.config import kube_config
 from typer.testing import CliRunner
 
 from dotmac_operator import check, main
@@ -15,7 +16,8 @@ RUNNER = CliRunner()
 
 @pytest.fixture(autouse=True)
 def _no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    # The client library reads KUBECONFIG once, when it is imported.
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "absent"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
 
 
