@@ -59,11 +59,9 @@ def is_date(text: str) -> bool:
 
 
 def is_ipv4(text: str) -> bool:
-    try:
-        ipaddress.IPv4Address(text)
-    except ValueError:
-        return False
-    return True
+    """Dotted decimal; leading zeros are let through, as by the API server."""
+    parts = text.split(".")
+    return len(parts) == 4 and all(re.fullmatch(r"[0-9]{1,3}", part) and int(part) <= 255 for part in parts)
 
 
 def is_ipv6(text: str) -> bool:
@@ -103,7 +101,7 @@ def is_base64(text: str) -> bool:
         base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         return False
-    return bool(text) or text == ""
+    return bool(text)
 
 
 def is_rgb_colour(text: str) -> bool:

@@ -6,8 +6,10 @@ import copy
 from typing import Any
 
 from dotmac_local.schema.causes import Path, field_path
-from dotmac_local.schema.node import MISSING, Node
+from dotmac_local.schema.metadata import OBJECT_META
+from dotmac_local.schema.node import MISSING, Node, compile_node
 
+_METADATA = compile_node(OBJECT_META)
 _OBJECT_FIELDS = frozenset({"apiVersion", "kind", "metadata"})
 
 
@@ -28,8 +30,8 @@ def _prune_map(value: dict[str, Any], node: Node, path: Path, unknown: list[str]
     dropped: list[str] = []
     for key, item in value.items():
         if is_object and key in _OBJECT_FIELDS:
-            if key == "metadata" and (meta := node.properties.get(key)) is not None and meta.properties:
-                prune(item, meta, (*path, key), unknown)
+            if key == "metadata":
+                prune(item, _METADATA, (*path, key), unknown)
             continue
         child = node.properties.get(key, node.additional)
         if child is not None:

@@ -50,7 +50,7 @@ def compile_checks(raw: dict[str, Any]) -> Check | None:
     """The closure that checks a value against `raw` and everything below it; None when there is nothing to check."""
     checks = [
         check
-        for make in (_types, _formats, _enums, _strings, _numbers, _lists, _maps, _junctors)
+        for make in (_types, _formats, _enums, _strings, _numbers, _lists, _maps, _embedded, _junctors)
         if (check := make(raw)) is not None
     ]
     if not checks:
@@ -127,9 +127,8 @@ def _formats(raw: dict[str, Any]) -> Check | None:
 
         def check_range(value: Any, path: Path, found: list[Finding]) -> None:
             if isinstance(value, int | float) and not low <= value <= high:
-                field = field_path(path)
-                detail = f"{field} in body must be of type {name}: {value}"
-                found.append(Finding(causes.invalid(field, value, detail), path))
+                detail = f"Checked value must be of type {raw['type']} with format {name} in {field_path(path)}"
+                found.append(_unplaced(detail, path))
 
         return check_range
     return None
@@ -240,6 +239,19 @@ def _maps(raw: dict[str, Any]) -> Check | None:
     return check
 
 
+def _embedded(raw: dict[str, Any]) -> Check | None:
+    """A whole object inside another says what it is."""
+    if not raw.get("x-kubernetes-embedded-resource"):
+        return None
+
+    def check(value: Any, path: Path, found: list[Finding]) -> None:
+        for name in ("apiVersion", "kind"):
+            if isinstance(value, dict) and not value.get(name):
+                found.append(Finding(causes.required(field_path((*path, name)), "must not be empty"), path))
+
+    return check
+
+
 def _map_sizes(raw: dict[str, Any]) -> Check | None:
     maximum, minimum = raw.get("maxProperties"), raw.get("minProperties")
     if maximum is None and minimum is None:
@@ -261,26 +273,30 @@ def _junctors(raw: dict[str, Any]) -> Check | None:
     if not (every or some or one or without):
         return None
 
-    def report(value: Any, path: Path, found: list[Finding], detail: str) -> None:
-        field = field_path(path)
-        found.append(Finding(causes.invalid(field, value, f"{field} in body {detail}"), path))
+    def report(path: Path, found: list[Finding], detail: str) -> None:
+        found.append(_unplaced(f'"{field_path(path)}" {detail}', path))
 
     def check(value: Any, path: Path, found: list[Finding]) -> None:
         for branch in every:
             branch(value, path, found)
         if some and (worst := _least_failed(some, value, path)):
-            report(value, path, found, "must validate at least one schema (anyOf)")
+            report(path, found, "must validate at least one schema (anyOf)")
             found += worst
         if one:
             passed = sum(not _failures(branch, value, path) for branch in one)
             if passed != 1:
                 why = "Found none valid" if passed == 0 else f"Found {passed} valid alternatives"
-                report(value, path, found, f"must validate one and only one schema (oneOf). {why}")
+                report(path, found, f"must validate one and only one schema (oneOf). {why}")
                 found += _least_failed(one, value, path) if passed == 0 else []
         if any(not _failures(branch, value, path) for branch in without):
-            report(value, path, found, "must not validate the schema (not)")
+            report(path, found, "must not validate the schema (not)")
 
     return check
+
+
+def _unplaced(detail: str, path: Path) -> Finding:
+    """A finding without a field of its own, as the API server's validator reports these."""
+    return Finding(Cause(causes.INVALID, f'Invalid value: "": {detail}', "<nil>"), path)
 
 
 def _branches(schemas: list[dict[str, Any]] | None) -> list[Check]:
