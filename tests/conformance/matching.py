@@ -62,7 +62,7 @@ def differences(want: Any, got: Any, bindings: Bindings, path: str = "") -> list
     if isinstance(want, list) and isinstance(got, list):
         if len(want) != len(got):
             return [f"{path}: {len(want)} items recorded, {len(got)} here"]
-        pairs = enumerate(zip(_sorted_causes(want), _sorted_causes(got), strict=True))
+        pairs = enumerate(zip(_in_steady_order(want), _in_steady_order(got), strict=True))
         return [line for index, (w, g) in pairs for line in differences(w, g, bindings, f"{path}[{index}]")]
     if isinstance(want, str) and isinstance(got, str):
         return [] if _same_text(want, got, bindings) else [f"{path}: recorded {want!r}, here {got!r}"]
@@ -118,8 +118,10 @@ def _steady(text: str) -> str:
     return text
 
 
-def _sorted_causes(items: list[Any]) -> list[Any]:
-    """Causes come in no fixed order."""
+def _in_steady_order(items: list[Any]) -> list[Any]:
+    """Causes come in no fixed order; that of managedFields depends on whether a second has passed between two writes."""
+    if items and all(isinstance(item, dict) and "fieldsV1" in item for item in items):
+        return sorted(items, key=lambda item: (item["operation"], item["manager"], item.get("subresource", "")))
     if items and all(isinstance(item, dict) and item.keys() == {"reason", "message", "field"} for item in items):
         return sorted(items, key=lambda item: (item["field"], item["reason"]))
     return items
