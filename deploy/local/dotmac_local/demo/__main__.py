@@ -170,11 +170,12 @@ Try next (in bash; {kubectl}):
   kubectl get secret acme-credentials -o jsonpath='{{.data.admin-password}}' | base64 -d
   kubectl describe instance acme                   steps, conditions, events
   docker ps                                        the containers behind it
-  docker rm -f $(docker ps -qf label=platform.dotmac.io/instance=acme | head -1)     drift: it is repaired
-  kubectl patch instance acme --type merge -p '{{"spec":{{"orgName":"Acme Group"}}}}'    an edit
+  docker rm -f $(docker ps -q -f name=dotmac-acme-web)        break it: it is repaired within a second or two
+  kubectl get events --field-selector involvedObject.name=acme
+  kubectl patch instance acme --type merge -p '{{"spec":{{"env":[{{"name":"WEB_THREADS","value":"4"}}]}}}}'
   kubectl apply -f deploy/examples/next/ && kubectl patch instance acme --type merge \\
-    -p '{{"spec":{{"releaseRef":{{"name":"tryton-6.0.1"}}}}}}'                        an upgrade
-  kubectl get instance acme -w                     ... as it happens
+    -p '{{"spec":{{"releaseRef":{{"name":"tryton-6.0.1"}}}}}}'     an upgrade, with a backup before it
+  kubectl get instance acme -w                     what it does meanwhile
   kubectl explain instance.spec                    every field
   deploy/demo status                               what runs; `tail -f .local/log/operator.log` what it does
 """, markup=False)  # fmt: skip
