@@ -62,8 +62,12 @@ find_poetry() {
         say "installing Poetry into .local/poetry (none with poetry-plugin-export on PATH)"
         rm -rf "$state/poetry"
         "$python" -m venv "$state/poetry"
-        "$state/poetry/bin/python" -m pip install -q --disable-pip-version-check 'poetry>=2.1,<3' 'poetry-plugin-export>=1.9' >&2 \
-            || fail 1 "Poetry could not be installed (see above). Is a package index in reach of pip? (PIP_INDEX_URL, https_proxy)"
+        mkdir -p "$state/log"
+        "$state/poetry/bin/python" -m pip install -q --disable-pip-version-check 'poetry>=2.1,<3' 'poetry-plugin-export>=1.9' \
+            > "$state/log/poetry.log" 2>&1 || {
+            tail -n 5 "$state/log/poetry.log" >&2
+            fail 1 "Poetry could not be installed (see above). Is a package index in reach of pip? (PIP_INDEX_URL, https_proxy)"
+        }
     fi
 }
 
