@@ -119,7 +119,7 @@ def _steady(text: str) -> str:
 
 
 def _in_steady_order(items: list[Any]) -> list[Any]:
-    """Causes come in no fixed order; that of managedFields depends on whether a second has passed between two writes."""
+    """Causes come in no fixed order; that of managedFields depends on whether a second passed between two writes."""
     if items and all(isinstance(item, dict) and "fieldsV1" in item for item in items):
         return sorted(items, key=lambda item: (item["operation"], item["manager"], item.get("subresource", "")))
     if items and all(isinstance(item, dict) and item.keys() == {"reason", "message", "field"} for item in items):
