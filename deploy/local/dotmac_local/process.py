@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import signal
@@ -10,16 +11,15 @@ import ssl
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import orjson
 import yaml
 
-from dotmac_local.files import write_private
 from dotmac_local.kubeconfig import path_in
 from dotmac_local.storage import HistoryLimits
 from dotmac_local.storage.log import LogUnusable
@@ -28,6 +28,7 @@ _PID = "server.pid"
 LOG = "server.log"
 _PREFERRED_PORT = 6443
 _STOP_SECONDS = 15.0
+_CLAIM_TRIES = 50
 # Everything a server keeps in its directory; purge deletes these and no other files.
 _OWN = (_PID, LOG, "kubeconfig", "state.db", "state.db-wal", "state.db-shm", "tls")
 
@@ -70,31 +71,29 @@ class State:
 
 def run(options: Options) -> None:
     """Serve in this process until it is told to stop."""
+    options.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _claim(options.directory):
+        _serve(options)
+
+
+def _serve(options: Options) -> None:
     # The server with all its libraries takes a second to load; status, down and kubeconfig do without.
     from dotmac_local.server.run import Listen, serve
 
-    if pid := _alive(options.directory):
-        if pid != os.getpid():
-            raise CannotStart(f"it runs already (pid {pid}); `dotmac-local down` stops it")
-    options.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     port = options.port
     if port is None:
         port = _remembered_port(options.directory) or _PREFERRED_PORT
     limits = HistoryLimits(revisions=options.history)
     try:
-        _claim(options.directory)
-        try:
-            serve(options.directory, Listen(options.host, port), limits)
-        except OSError as error:
-            if options.port is not None or error.errno not in (errno.EACCES, errno.EADDRINUSE):
-                raise CannotStart(
-                    f"cannot listen on {options.host} port {port}: {error.strerror}; choose another with --port"
-                ) from error
-            serve(options.directory, Listen(options.host, 0), limits)
+        serve(options.directory, Listen(options.host, port), limits)
     except LogUnusable as error:
         raise CannotStart(str(error)) from error
-    finally:
-        (options.directory / _PID).unlink(missing_ok=True)
+    except OSError as error:
+        if options.port is not None or error.errno not in (errno.EACCES, errno.EADDRINUSE):
+            raise CannotStart(
+                f"cannot listen on {options.host} port {port}: {error.strerror}; choose another with --port"
+            ) from error
+        serve(options.directory, Listen(options.host, 0), limits)
 
 
 def _remembered_port(directory: Path) -> int:
@@ -105,48 +104,45 @@ def _remembered_port(directory: Path) -> int:
         return 0
 
 
-def _claim(directory: Path) -> None:
-    """Note who runs here: the pid with the start time of that process, as pids come back."""
-    pid = os.getpid()
-    write_private(directory / _PID, orjson.dumps({"pid": pid, "started": _start_time(pid)}))
-
-
-def _start_time(pid: int) -> int | None:
-    """When a process began, in clock ticks since boot; None when there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    # The name of the program is in parentheses and may hold anything; field 22 counts from its end.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] == "Z" else int(fields[19])
+@contextmanager
+def _claim(directory: Path) -> Iterator[None]:
+    """Hold the pid file for as long as this process serves: the kernel lets go of it, however the process ends."""
+    descriptor = os.open(directory / _PID, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotStart(f"it runs already (pid {_alive(directory)}); `dotmac-local down` stops it") from None
+        file.truncate()
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+        file.seek(0)
+        file.truncate()
 
 
 def _alive(directory: Path) -> int | None:
-    """The pid of the server of a directory, when it lives and is the one that wrote the file."""
+    """The pid of the server of a directory. What the file says counts only while somebody holds it."""
     try:
-        noted = orjson.loads((directory / _PID).read_bytes())
-        pid, started = int(noted["pid"]), noted["started"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    # After a reboot, ticks since boot begin again: the command line settles it then.
-    if started is None or _start_time(pid) != started:
-        return None
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        with (directory / _PID).open() as file:
+            for _ in range(_CLAIM_TRIES):
+                with suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    return None
+                file.seek(0)
+                if (noted := file.read().strip()).isdecimal():
+                    return int(noted)
+                time.sleep(0.02)  # it is held, and about to be written
     except OSError:
         return None
-    return pid if b"dotmac" in command or b"python" in command else None
+    return None
 
 
 def start(options: Options) -> Running:
     """Start in the background and wait until it answers; does nothing when it runs already. Raises CannotStart."""
     directory = options.directory
     if pid := _alive(directory):
-        if not _answers(directory):
-            raise CannotStart(
-                f"process {pid} runs but does not answer; see {directory / LOG}, or `dotmac-local down` first"
-            )
+        _await_other(pid, options)
         url = _server_url(directory)
         if options.port and not url.endswith(f":{options.port}"):
             raise CannotStart(f"it runs already on {url}; `dotmac-local down` first to change the port")
@@ -165,8 +161,18 @@ def start(options: Options) -> Running:
         child = subprocess.Popen(  # noqa: S603 - our own program and arguments
             argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd="/", env=_environment()
         )
-    _await_answer(child, options, at)
-    return Running(child.pid, _server_url(directory), fresh=True)
+    return _await_answer(child, options, at)
+
+
+def _await_other(pid: int, options: Options) -> None:
+    """Somebody else has started it, maybe this very moment."""
+    directory, deadline = options.directory, time.monotonic() + options.timeout
+    while not _answers(directory):
+        if time.monotonic() > deadline or _alive(directory) != pid:
+            raise CannotStart(
+                f"process {pid} runs but does not answer; see {directory / LOG}, or `dotmac-local down` first"
+            )
+        time.sleep(0.1)
 
 
 def _environment() -> dict[str, str]:
@@ -174,16 +180,18 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path if entry)}
 
 
-def _await_answer(child: subprocess.Popen[bytes], options: Options, log_offset: int) -> None:
-    deadline = time.monotonic() + options.timeout
+def _await_answer(child: subprocess.Popen[bytes], options: Options, log_offset: int) -> Running:
+    directory, deadline = options.directory, time.monotonic() + options.timeout
     while time.monotonic() < deadline:
-        if child.poll() is not None:
-            raise CannotStart(_last_words(options.directory, log_offset))
-        if _alive(options.directory) == child.pid and _answers(options.directory):
-            return
+        pid = _alive(directory)
+        if child.poll() is not None and pid is None:
+            raise CannotStart(_last_words(directory, log_offset))
+        if pid is not None and _answers(directory):
+            # Another `up` of the same moment may have been first; its server is as good.
+            return Running(pid, _server_url(directory), fresh=pid == child.pid)
         time.sleep(0.05)
     child.terminate()
-    raise CannotStart(f"it did not answer within {options.timeout:g} s; see {options.directory / LOG}")
+    raise CannotStart(f"it did not answer within {options.timeout:g} s; see {directory / LOG}")
 
 
 def _last_words(directory: Path, offset: int) -> str:
@@ -217,7 +225,6 @@ def stop(directory: Path) -> bool:
     """End the server; False when none runs. Raises CannotStop."""
     pid = _alive(directory)
     if pid is None:
-        (directory / _PID).unlink(missing_ok=True)
         return False
     try:
         os.kill(pid, signal.SIGTERM)
