@@ -132,7 +132,9 @@ class Inventory:
     def _wanted_images(self, references: Iterable[str]) -> Mapping[str, ImageFact]:
         found: dict[str, ImageFact] = {}
         for reference in references:
-            image = self._images.get(reference) or self.host.engine.image(reference)
+            # Without the stream nobody tells that an image was removed.
+            known = self._images.get(reference) if self._streaming else None
+            image = known or self.host.engine.image(reference)
             if image is not None:
                 self._images[reference] = found[reference] = image
         return found
@@ -143,6 +145,7 @@ class Inventory:
             try:
                 self._stream = self.host.engine.events(since)
                 # Only now, with the stream open: what was read before may have missed what happened meanwhile.
+                self._images.clear()
                 self._streaming = True
                 self.invalidate()
                 if self._closed.is_set():
