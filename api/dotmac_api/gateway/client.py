@@ -182,6 +182,8 @@ async def _configuration(address: ClusterAddress) -> Configuration:
         config.load_incluster_config(client_configuration=made)  # type: ignore[no-untyped-call]
         return made
     place = str(address.kubeconfig) if address.kubeconfig else os.environ.get("KUBECONFIG") or None
+    if place is not None and not any(Path(part).is_file() for part in place.split(os.pathsep)):
+        raise Unreachable(f"no usable kubeconfig at {place}: there is no such file (DOTMAC_API_KUBECONFIG)")
     try:
         await config.load_kube_config(  # type: ignore[no-untyped-call]
             config_file=place, context=address.context, client_configuration=made, persist_config=False

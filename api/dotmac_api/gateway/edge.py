@@ -66,6 +66,9 @@ def as_error(refusal: Refused, fields: FieldNames, intent: Intent | None = None)
     if refusal.status == 422:
         first = f"{details[0].field}: {details[0].message}" if details else refusal.message
         return Invalid(first, details=details)
+    if "typed patch object" in refusal.message:
+        # A configuration that server-side apply cannot merge, such as a key twice in a list; Kubernetes says 500.
+        return Invalid(refusal.message)
     if refusal.status in (401, 403):
         text = f"Kubernetes does not let the facade do this; give its service account the right: {refusal.message}"
         return Forbidden(text, code="kubernetes_forbidden")

@@ -4,7 +4,7 @@ import uuid
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 
 from dotmac_api.mirror.models import InstanceRow, TransitionRow
 from dotmac_api.mirror.projection import STEP_WORDS, condition
@@ -46,6 +46,15 @@ class DomainBody(Body):
 
 class InstanceSettings(Body):
     """What can be set on an instance, and changed later."""
+
+    @field_validator("domains", "env", "modules")
+    @classmethod
+    def _unique(cls, value: list[Any] | None) -> list[Any] | None:
+        names = [getattr(item, "host", None) or getattr(item, "name", None) or item for item in value or []]
+        twice = sorted({str(name) for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{', '.join(twice)} is in the list twice; send each once")
+        return value
 
     org_name: OrgName | None = None
     release: ObjectName | None = None

@@ -40,7 +40,7 @@ class Change:
     data: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Subscription:
     """One stream's queue; None in it ends the stream."""
 

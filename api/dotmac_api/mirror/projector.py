@@ -107,7 +107,7 @@ class Projector:
                 failures = 0
             except* (SQLAlchemyError, OSError) as broken:
                 failures += 1
-                log.warning("the mirror lost the database: %s", broken.exceptions[0])
+                log.warning("the mirror lost the database: %s", str(broken.exceptions[0]).partition("\n")[0])
             except* Exception:
                 failures += 1
                 log.exception("the mirror failed")
@@ -159,6 +159,8 @@ class Projector:
                 log.warning("%s: %s", collection.kind.name, failure)
             finally:
                 collection.open = False
+            if collection.problem:
+                self._news.set()
             await asyncio.sleep(_pause(failures))
 
     async def _read(self, collection: Collection) -> None:

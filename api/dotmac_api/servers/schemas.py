@@ -4,7 +4,7 @@ import uuid
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dotmac_api.mirror.models import ServerRow
 from dotmac_api.schemas import Body
@@ -59,6 +59,13 @@ class ServerSettings(Body):
     capacity: CapacityBody | None = None
     proxy: ProxyBody | None = None
     labels: Labels | None = None
+
+    @field_validator("host_keys")
+    @classmethod
+    def _unique(cls, value: list[str] | None) -> list[str] | None:
+        if len(set(value or [])) != len(value or []):
+            raise ValueError("a key is in the list twice; send each once")
+        return value
 
 
 class ServerCreate(ServerSettings):

@@ -156,7 +156,7 @@ class Dispatcher:
             TimeoutError,
             ValueError,
         ) as failure:
-            error = str(failure) or type(failure).__name__
+            error = _reason(failure)
         await self._settle(delivery, status, error)
 
     async def _settle(self, delivery: Claimed, status: int | None, error: str) -> None:
@@ -173,6 +173,12 @@ class Dispatcher:
             # Only if it is still this attempt: a replay, or another taker after a stall, has its own.
             mine = (DeliveryRow.id == delivery.id, DeliveryRow.attempts == delivery.attempts)
             await session.execute(update(DeliveryRow).where(*mine, DeliveryRow.state == PENDING).values(values))
+
+
+def _reason(failure: Exception) -> str:
+    # aiohttp's own text of a failed connection leaves out what a resolver had to say.
+    cause = failure.os_error if isinstance(failure, aiohttp.ClientConnectorError) else failure
+    return str(cause) or str(failure) or type(failure).__name__
 
 
 def payload(delivery: uuid.UUID, transition: TransitionRow) -> dict[str, object]:

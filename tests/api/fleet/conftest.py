@@ -1,12 +1,15 @@
 """The facade over the embedded control plane: every test has a database of its own and an empty cluster."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from tests.kits.controlplane import ControlPlane
 from tests.kits.mirrored import Objects, cluster, engine, objects, until
+from tests.kits.unprivileged import free_port
 
 from dotmac_api.main import create_app
 from dotmac_api.settings import Settings
@@ -27,6 +30,20 @@ async def app(fleet_settings: Settings, objects: Objects) -> AsyncIterator[FastA
     made = create_app(fleet_settings)
     async with made.router.lifespan_context(made):
         yield made
+
+
+@pytest.fixture
+async def served(app: FastAPI) -> AsyncIterator[str]:
+    """The application behind a real HTTP server, for streams; gives its base URL."""
+    port = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=port, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    )
+    task = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    await task
 
 
 @pytest.fixture

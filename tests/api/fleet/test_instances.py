@@ -112,7 +112,8 @@ async def test_create_refuses_what_cannot_work(ready: httpx.AsyncClient, objects
         ({"org_name": "two\nlines"}, "body.org_name"),
         ({"deploy_path": "/srv"}, "body.deploy_path"),
         ({"placement": {}}, "body"),
-        ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "body.env[1]"),
+        ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "body.env"),
+        ({"modules": ["gl", "gl"]}, "body.modules"),
         ({"env": [{"name": "A", "value": "nul\x00"}]}, "body.env.0.value"),
         ({"domains": [{"host": "Not A Host"}]}, "body.domains.0.host"),
     ]

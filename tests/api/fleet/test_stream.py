@@ -1,0 +1,169 @@
+"""Server-sent events: what is told to whom, how fast, and how a client comes back."""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from fastapi import FastAPI
+from tests.api.conftest import Account, Accounts
+from tests.kits.mirrored import Objects, until
+from tests.kits.resources import condition, instance, server
+
+from dotmac_api.facade import Facade
+from dotmac_api.live.hub import WAITING, Change, Subscription
+
+pytestmark = pytest.mark.services
+
+
+class Stream:
+    """The events of one stream, as they come."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._lines = response.aiter_lines()
+
+    async def next(self, seconds: float = 5) -> dict[str, Any]:
+        """The next event: {"event", "id", "data", "at"}; comments are skipped."""
+        async with asyncio.timeout(seconds):
+            event: dict[str, Any] = {}
+            async for line in self._lines:
+                if not line and "data" in event:
+                    return {**event, "data": json.loads(event["data"]), "at": time.perf_counter()}
+                name, _, value = line.partition(": ")
+                if name:
+                    event[name] = value
+        raise EOFError
+
+    async def until_open(self) -> None:
+        async with asyncio.timeout(5):
+            async for line in self._lines:
+                if line.startswith(": after"):
+                    return
+
+
+@asynccontextmanager
+async def streaming(url: str, account: Account, path: str = "/stream", **headers: str) -> AsyncIterator[Stream]:
+    headers |= account.headers
+    async with httpx.AsyncClient(timeout=30) as client:
+        async with client.stream("GET", f"{url}/api/v1{path}", headers=headers) as response:
+            assert response.status_code == 200, await response.aread()
+            assert response.headers["content-type"].startswith("text/event-stream")
+            stream = Stream(response)
+            yield stream
+
+
+async def test_a_change_arrives_within_a_quarter_of_a_second(
+    ready: httpx.AsyncClient, served: str, accounts: Accounts, objects: Objects
+) -> None:
+    account = await accounts.make("admin")
+    delays = []
+    async with streaming(served, account) as stream, streaming(served, account) as other:
+        await stream.until_open()
+        await other.until_open()
+        objects.create(instance())
+        for number in range(100):
+            await asyncio.to_thread(objects.merge, "Instance", "acme", {"spec": {"orgName": f"name {number}"}})
+            acknowledged = time.perf_counter()
+            while (event := await stream.next())["data"]["org_name"] != f"name {number}":
+                pass
+            delays.append(event["at"] - acknowledged)
+        while (await other.next())["data"]["org_name"] != "name 99":
+            pass
+    assert sorted(delays)[98] < 0.25, sorted(delays)[-5:]
+
+
+async def test_a_client_comes_back_with_the_last_id(
+    ready: httpx.AsyncClient, served: str, accounts: Accounts, objects: Objects
+) -> None:
+    account = await accounts.make("admin")
+    async with streaming(served, account) as stream:
+        await stream.until_open()
+        objects.create(instance("one"))
+        last = (await stream.next())["id"]
+    objects.create(instance("two"))
+    objects.delete("Instance", "one")
+
+    async def both() -> bool:
+        return [i["name"] for i in (await ready.get("/api/v1/instances")).json()["items"]] == ["two"]
+
+    await until(both)
+    async with streaming(served, account, **{"Last-Event-ID": last}) as stream:
+        told = [await stream.next(), await stream.next()]
+        assert {(e["event"], e["data"]["name"]) for e in told} == {("instance", "two"), ("instance.deleted", "one")}
+        objects.create(server())
+        assert (await stream.next())["event"] == "server"
+    bad = await ready.get("/api/v1/stream", headers={"Last-Event-ID": "now"})
+    assert (bad.status_code, bad.json()["details"][0]["field"]) == (422, "header.Last-Event-ID")
+
+
+async def test_an_instance_is_followed_to_its_end(
+    ready: httpx.AsyncClient, served: str, accounts: Accounts, objects: Objects
+) -> None:
+    uid = objects.create(instance())["metadata"]["uid"]
+
+    async def known() -> bool:
+        return (await ready.get(f"/api/v1/instances/{uid}")).status_code == 200
+
+    await until(known)
+    async with streaming(served, await accounts.make("admin"), f"/instances/{uid}/stream") as stream:
+        assert (await stream.next())["data"]["status"] == "provisioned"
+        objects.create(instance("other"))
+        for number in range(1, 11):
+            steps = [{"name": f"s{i}", "state": "Succeeded" if i < number else "Running"} for i in range(1, number + 1)]
+            objects.merge("Instance", "acme", {"status": {"phase": "Deploying", "steps": steps}}, status=True)
+            event = await stream.next()
+            assert event["data"]["name"] == "acme" and len(event["data"]["steps"]) == number
+        ready_now = {"phase": "Running", "conditions": [condition("Ready", "True")]}
+        objects.merge("Instance", "acme", {"status": ready_now}, status=True)
+        assert (await stream.next())["data"]["status"] == "running"
+        objects.delete("Instance", "acme")
+        assert (await stream.next())["event"] == "instance.deleted"
+        with pytest.raises(EOFError):
+            await stream.next()
+    assert (await ready.get(f"/api/v1/instances/{uuid.uuid4()}/stream")).status_code == 404
+
+
+async def test_a_stream_tells_of_ones_own_organisations_only(
+    ready: httpx.AsyncClient, served: str, accounts: Accounts, objects: Objects
+) -> None:
+    account = await accounts.make("admin", organisations=["MINE"])
+    async with streaming(served, account) as stream:
+        await stream.until_open()
+        objects.create(server())
+        objects.create(instance("theirs"))
+        objects.create(instance("mine"))
+        event = await stream.next()
+        assert (event["event"], event["data"]["name"]) == ("instance", "mine")
+        objects.merge("Instance", "theirs", {"spec": {"orgName": "x"}})
+        objects.merge("Instance", "mine", {"spec": {"orgName": "y"}})
+        assert (await stream.next())["data"]["org_name"] == "y"
+
+
+async def test_streams_outlive_a_lost_connection_to_the_database(
+    ready: httpx.AsyncClient, served: str, accounts: Accounts, objects: Objects, facade: Facade
+) -> None:
+    async with streaming(served, await accounts.make("admin")) as stream:
+        await stream.until_open()
+        url = facade.settings.database_url.get_secret_value().replace("+psycopg", "")
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+            )
+        objects.create(instance())
+        assert (await stream.next())["data"]["name"] == "acme"
+
+
+async def test_a_slow_client_is_sent_away_and_holds_up_nobody(app: FastAPI) -> None:
+    subscription = Subscription()
+    change = Change(1, "instance", "u", "ORG", "{}")
+    assert subscription.offer([change] * WAITING)
+    assert not subscription.offer([change])
+    taken = [subscription.queue.get_nowait() for _ in range(subscription.queue.qsize())]
+    assert taken[-1] is None, "its stream ends"
