@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 import uvicorn
+import uvloop
 from cryptography.fernet import Fernet
 from email_validator import EmailNotValidError, validate_email
 from sqlalchemy.exc import SQLAlchemyError
@@ -176,7 +177,7 @@ def mirror() -> None:
     """Run the mirror's projector alone, without serving requests; one of all that run leads."""
     settings = settings_or_exit()
     configure_logs(settings)
-    asyncio.run(run_mirror(settings))
+    uvloop.run(run_mirror(settings))
 
 
 @app.command("rebuild-mirror")

@@ -38,10 +38,10 @@ RATE = 100
 SECONDS = 30
 PATH = "/apis/platform.dotmac.io/v1alpha1/namespaces/default/instances"
 ROOT = Path(__file__).resolve().parents[2]
-MIRROR = """import asyncio
+MIRROR = """import uvloop
 from dotmac_api.mirror.rebuild import run_mirror
 from dotmac_api.settings import load_settings
-asyncio.run(run_mirror(load_settings()))"""
+uvloop.run(run_mirror(load_settings()))"""
 
 
 class Client:

@@ -157,15 +157,8 @@ class CursorRow(Base):
     """The mirror held everything that had arrived by then, over a watch that was open."""
     problem: Mapped[str | None]
     """Why it is not kept up, with the remedy."""
-
-
-class EpochRow(Base):
-    """One row: counts the orders to rebuild, so that a running projector notices one."""
-
-    __tablename__ = "mirror_epoch"
-
-    id: Mapped[int] = mapped_column(primary_key=True, server_default=text("1"))
     epoch: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    """Counts the orders to rebuild, so that a running projector notices one."""
 
 
 MODELS: dict[str, type[ServerRow] | type[InstanceRow] | type[ReleaseRow] | type[PlanRow]] = {

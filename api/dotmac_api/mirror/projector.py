@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 from dotmac_api.gateway.client import KubernetesClient, Object, Refused, Unreachable, resource_path
 from dotmac_api.mirror.projection import project
-from dotmac_api.mirror.store import ENSURE_EPOCH, MirrorStore, Position, Version
+from dotmac_api.mirror.store import Cursor, MirrorStore, Position, Version
 from dotmac_api.settings import Settings
 from dotmac_crds.kinds import KINDS, Kind
 
@@ -81,6 +81,8 @@ class Collection:
     open: bool = False
     problem: str | None = None
     committed: int = 0
+    epoch: int = 0
+    noted: float = 0.0
     arrivals: deque[Arrival] = field(default_factory=deque)
 
 
@@ -119,24 +121,22 @@ class Projector:
     async def _lead(self) -> None:
         async with self._engine.connect() as connection:
             store = MirrorStore(connection)
-            await connection.execute(ENSURE_EPOCH)
-            await connection.commit()
             while not await store.lock():
                 await connection.commit()
                 await asyncio.sleep(TAKEOVER * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             self._collections = collections(self._namespace)
-            epoch = await store.epoch()
             kept = await store.cursors(c.path for c in self._collections)
             await connection.commit()
             for collection in self._collections:
-                collection.cursor = collection.committed = kept.get(collection.path, 0)
+                collection.epoch = kept[collection.path].epoch
+                collection.cursor = collection.committed = kept[collection.path].resource_version
             self.leading = True
             LEADING.set(1)
             log.info("this process writes the mirror")
             async with asyncio.TaskGroup() as group:
                 for collection in self._collections:
                     group.create_task(self._follow(collection))
-                group.create_task(self._write(store, connection.begin, epoch))
+                group.create_task(self._write(store, connection.begin))
 
     async def _follow(self, collection: Collection) -> None:
         failures = 0
@@ -205,7 +205,7 @@ class Projector:
         collection.arrivals.append(arrival)
         self._news.set()
 
-    async def _write(self, store: MirrorStore, begin: Begin, epoch: int) -> None:
+    async def _write(self, store: MirrorStore, begin: Begin) -> None:
         while True:
             try:
                 async with asyncio.timeout(HEARTBEAT):
@@ -214,8 +214,6 @@ class Projector:
                 pass
             self._news.clear()
             async with begin():
-                if await store.epoch(hold=True) != epoch:
-                    raise RebuildOrdered
                 taken = await self._take(store)
             committed = time.monotonic()
             for arrival in taken:
@@ -227,15 +225,18 @@ class Projector:
     async def _take(self, store: MirrorStore) -> list[Arrival]:
         """Writes what waits, up to a batch of each kind, and how far that is."""
         taken: list[Arrival] = []
-        positions = {}
+        positions = []
         for collection in self._collections:
             batch = _batch(collection.arrivals)
             await self._record(store, collection, batch)
             taken += batch
             if collection.arrivals:
                 self._news.set()
-            positions[collection.path] = _position(collection, batch)
-        await store.advance(positions)
+            if batch or collection.problem or time.monotonic() - collection.noted > HEARTBEAT / 2:
+                collection.noted = time.monotonic()
+                positions.append(_position(collection, batch))
+        if not await store.advance(positions, news=any(a.versions or a.listed is not None for a in taken)):
+            raise RebuildOrdered
         return taken
 
     async def _record(self, store: MirrorStore, collection: Collection, batch: list[Arrival]) -> None:
@@ -324,7 +325,8 @@ def _position(collection: Collection, batch: list[Arrival]) -> Position:
     behind = None
     if collection.open:
         behind = time.monotonic() - collection.arrivals[0].at if collection.arrivals else 0.0
-    return Position(collection.committed, behind, collection.problem)
+    cursor = Cursor(collection.committed, collection.epoch)
+    return Position(collection.path, cursor, behind, collection.problem)
 
 
 def _pause(failures: int) -> float:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, func, literal, select, text, tuple_, update
+from sqlalchemy import delete, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from dotmac_api.mirror.models import CHANGES, MODELS, CursorRow, EpochRow, InstanceRow, ServerRow, TransitionRow
+from dotmac_api.mirror.models import CHANGES, MODELS, CursorRow, InstanceRow, ServerRow, TransitionRow
 from dotmac_api.mirror.projection import Row
 from dotmac_api.mirror.transitions import transitions
 from dotmac_api.webhooks.outbox import enqueue
@@ -31,13 +31,45 @@ class Version:
 
 
 @dataclass(frozen=True)
+class Cursor:
+    """Where to go on with a collection (0: list it), and the number of rebuilds that were ordered by then."""
+
+    resource_version: int
+    epoch: int
+
+
+@dataclass(frozen=True)
 class Position:
     """How far a collection was read, and how many seconds behind its newest arrival that is."""
 
-    resource_version: int
+    path: str
+    cursor: Cursor
     behind: float | None
     """None: no watch is open, so nothing is known."""
     problem: str | None
+
+
+# One statement, because it is part of every transaction. The epoch is compared on the row as it is once locked:
+# a rebuild that was ordered meanwhile is never overwritten.
+ADVANCE = text(
+    """
+    WITH given AS (
+        SELECT * FROM unnest(
+            CAST(:paths AS text[]), CAST(:versions AS bigint[]), CAST(:epochs AS bigint[]),
+            CAST(:behind AS float8[]), CAST(:problems AS text[])
+        ) AS g (path, version, epoch, behind, problem)
+    ), moved AS (
+        UPDATE mirror_cursors AS c SET
+            resource_version = g.version,
+            current_at = CASE WHEN g.behind IS NULL THEN c.current_at ELSE now() - g.behind * interval '1 second' END,
+            problem = g.problem
+        FROM given AS g WHERE c.path = g.path AND c.epoch = g.epoch
+        RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM moved),
+        CASE WHEN CAST(:channel AS text) IS NOT NULL THEN pg_notify(CAST(:channel AS text), '') END
+    """
+)
 
 
 class MirrorStore:
@@ -50,28 +82,30 @@ class MirrorStore:
         """Whether this connection is now the one that may write."""
         return bool(await self._connection.scalar(select(func.pg_try_advisory_lock(LOCK))))
 
-    async def epoch(self, *, hold: bool = False) -> int:
-        """The number of rebuilds ordered so far; `hold` keeps the next one out until this transaction ends."""
-        query = select(EpochRow.epoch)
-        return await self._connection.scalar(query.with_for_update(read=True) if hold else query) or 0
-
-    async def cursors(self, paths: Iterable[str]) -> dict[str, int]:
-        """Path -> resourceVersion to watch from; those of other paths are dropped."""
+    async def cursors(self, paths: Iterable[str]) -> dict[str, Cursor]:
+        """Path -> where to go on; new paths begin at 0, and those that are not followed any more are dropped."""
         wanted = list(paths)
         await self._connection.execute(delete(CursorRow).where(CursorRow.path.not_in(wanted)))
-        rows = await self._connection.execute(select(CursorRow.path, CursorRow.resource_version))
-        return {path: version for path, version in rows}
+        fresh = [{"path": path, "resource_version": 0, "current_at": NEVER} for path in wanted]
+        await self._connection.execute(insert(CursorRow).on_conflict_do_nothing(), fresh)
+        rows = await self._connection.execute(select(CursorRow.path, CursorRow.resource_version, CursorRow.epoch))
+        return {path: Cursor(version, epoch) for path, version, epoch in rows}
 
-    async def advance(self, positions: Mapping[str, Position]) -> None:
-        """Notes how far each collection is; a resourceVersion never goes back, but for 0 (list again)."""
-        for path, position in positions.items():
-            values: dict[str, Any] = {"resource_version": position.resource_version, "problem": position.problem}
-            current: Any = NEVER
-            if position.behind is not None:
-                current = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, literal(position.behind))
-                values["current_at"] = current
-            made = insert(CursorRow).values({**values, "path": path, "current_at": current})
-            await self._connection.execute(made.on_conflict_do_update(index_elements=["path"], set_=values))
+    async def advance(self, positions: Sequence[Position], *, news: bool) -> bool:
+        """Notes how far collections are, and tells listeners when there is news.
+
+        False: a rebuild was ordered since the cursors were read, so this transaction must not be committed.
+        """
+        values = {
+            "paths": [position.path for position in positions],
+            "versions": [position.cursor.resource_version for position in positions],
+            "epochs": [position.cursor.epoch for position in positions],
+            "behind": [position.behind for position in positions],
+            "problems": [position.problem for position in positions],
+            "channel": CHANNEL if news else None,
+        }
+        moved = (await self._connection.execute(ADVANCE, values)).one()
+        return bool(moved[0] == len(positions))
 
     async def record(self, kind: str, versions: Sequence[Version], *, seed: bool = False) -> int:
         """Takes versions in, in the order given; returns how many were dropped.
@@ -80,6 +114,7 @@ class MirrorStore:
         is listed for the first time, so a resource that is not known yet was not created just now.
         """
         kept = await self._kept(kind, [version.row for version in versions])
+        before = dict(kept)
         latest: dict[uuid.UUID, Row] = {}
         history: list[Row] = []
         dropped = 0
@@ -97,9 +132,8 @@ class MirrorStore:
             kept[uid] = latest[uid] = row
         if latest:
             await self._upsert(kind, list(latest.values()))
-            await self._link(kind, list(latest.values()))
+            await self._link(kind, [row for uid, row in latest.items() if _moved(before.get(uid), row)])
             await self._append(history)
-            await self._connection.execute(select(func.pg_notify(CHANNEL, "")))
         return dropped
 
     async def sweep(self, kind: str, listed: frozenset[uuid.UUID], resource_version: int) -> int:
@@ -129,7 +163,6 @@ class MirrorStore:
             await self._connection.execute(update(model).where(getattr(model, model.UID).in_(uids)).values(values))
             await self._link(kind, rows)
             await self._append(history)
-            await self._connection.execute(select(func.pg_notify(CHANNEL, "")))
         return len(rows)
 
     async def _kept(self, kind: str, rows: Sequence[Row]) -> dict[uuid.UUID, Row]:
@@ -151,13 +184,13 @@ class MirrorStore:
 
     async def _link(self, kind: str, rows: list[Row]) -> None:
         """Points `instances.server_id` at the Server that is named; either of the two may come first."""
+        if not rows or kind not in ("Instance", "Server"):
+            return
         if kind == "Instance":
             touched = InstanceRow.instance_id.in_([row["instance_id"] for row in rows])
-        elif kind == "Server":
+        else:
             names = [(row["namespace"], row["name"]) for row in rows]
             touched = tuple_(InstanceRow.namespace, InstanceRow.server_name).in_(names)
-        else:
-            return
         server = (
             select(ServerRow.server_id)
             .where(
@@ -186,10 +219,17 @@ async def order_rebuild(connection: AsyncConnection) -> None:
 
     Versions are forgotten, so that the mirror follows even a Kubernetes that was restored to an earlier state.
     """
-    await connection.execute(update(EpochRow).values(epoch=EpochRow.epoch + 1))
+    reset = {"epoch": CursorRow.epoch + 1, "resource_version": 0, "current_at": NEVER}
+    await connection.execute(update(CursorRow).values(reset))
     for model in MODELS.values():
         await connection.execute(update(model).values(resource_version=0))
-    await connection.execute(update(CursorRow).values(resource_version=0, current_at=NEVER))
+
+
+def _moved(old: Mapping[str, Any] | None, row: Row) -> bool:
+    """Whether the link between an Instance and its Server may have changed with this version."""
+    if old is None or old["deleted_at"] != row["deleted_at"]:
+        return True
+    return "server_name" in row and (old["server_name"] != row["server_name"] or old.get("server_id") is None)
 
 
 def _columns(row: Mapping[str, Any]) -> Row:
@@ -218,6 +258,3 @@ def _history(kind: str, uid: uuid.UUID, old: Mapping[str, Any] | None, row: Row,
         }
         for made in transitions(kind, old, row, gone=gone)
     ]
-
-
-ENSURE_EPOCH = text("INSERT INTO mirror_epoch (id, epoch) VALUES (1, 0) ON CONFLICT DO NOTHING")

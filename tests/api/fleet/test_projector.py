@@ -29,10 +29,10 @@ from dotmac_api.settings import Settings
 
 pytestmark = pytest.mark.services
 # The command itself, without the import of all endpoints, which takes a second.
-MIRROR = """import asyncio
+MIRROR = """import uvloop
 from dotmac_api.mirror.rebuild import run_mirror
 from dotmac_api.settings import load_settings
-asyncio.run(run_mirror(load_settings()))"""
+uvloop.run(run_mirror(load_settings()))"""
 ROOT = Path(__file__).resolve().parents[3]
 
 GUARD = (

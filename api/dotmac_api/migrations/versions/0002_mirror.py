@@ -89,15 +89,9 @@ def upgrade() -> None:
         sa.Column("resource_version", sa.BigInteger(), nullable=False),
         sa.Column("current_at", TIME, nullable=False),
         sa.Column("problem", sa.Text(), nullable=True),
+        sa.Column("epoch", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("path", name=op.f("pk_mirror_cursors")),
     )
-    op.create_table(
-        "mirror_epoch",
-        sa.Column("id", sa.Integer(), server_default=sa.text("1"), nullable=False),
-        sa.Column("epoch", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_mirror_epoch")),
-    )
-    op.execute("INSERT INTO mirror_epoch (id, epoch) VALUES (1, 0)")
     _webhooks()
 
 
@@ -147,7 +141,7 @@ def _webhooks() -> None:
 
 
 def downgrade() -> None:
-    for table in ("webhook_deliveries", "webhooks", "mirror_epoch", "mirror_cursors", "transitions"):
+    for table in ("webhook_deliveries", "webhooks", "mirror_cursors", "transitions"):
         op.drop_table(table)
     for table in ("plans", "releases", "instances", "servers"):
         op.drop_table(table)
