@@ -342,7 +342,7 @@ class InstanceStatus(Model):
     observed_generation: ObservedGeneration = -1
     """The generation that this status is about; -1 until it was first looked at."""
     conditions: Conditions = []
-    """Ready, Reconciling, Stalled, Scheduled, DatabaseReady, AppHealthy, RouteReady, InSync, Paused, ..."""
+    """Ready, Reconciling, Stalled, Scheduled, DatabaseReady, AppHealthy, RouteReady, CertificateReady, InSync, ..."""
     phase: Word | None = None
     """One word for people; programs read the conditions."""
     server: ObjectName | None = None

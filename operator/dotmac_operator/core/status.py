@@ -268,12 +268,21 @@ def _aspects(view: View, plan: Plan) -> Iterator[Condition]:
     yield condition("AppHealthy", not ill, "NotHealthy" if ill else "Healthy", ", ".join(ill[:5]))
     routed = proxy.same(view.route, view.desired.route) and view.proxy is not None and view.proxy.running
     yield condition("RouteReady", routed, "Routed" if routed else "NotRouted")
+    yield from _certificate(view)
     yield condition("InSync", plan.converged, "Converged" if plan.converged else "Differs")
+
+
+def _certificate(view: View) -> Iterator[Condition]:
+    """Judged by the request of step verify, which speaks TLS with the first domain when that has it."""
+    host, mode = view.desired.route.hosts[0]
+    if mode != "Off":
+        reason, told = ("Served", "has a certificate") if view.verified else ("NotServed", "has no certificate yet")
+        yield condition("CertificateReady", view.verified, reason, f"{host} {told} (mode {mode})")
 
 
 def _last_known(new: InstanceStatus) -> Iterator[Condition]:
     """What was last known of a host that cannot be looked at: the reasons stay, the verdict becomes Unknown."""
-    for type_ in ("DatabaseReady", "AppHealthy", "RouteReady", "InSync"):
+    for type_ in ("DatabaseReady", "AppHealthy", "RouteReady", "CertificateReady", "InSync"):
         known = "was last seen " + ("true" if is_true(new.conditions, type_) else "false")
         if any(c.type == type_ for c in new.conditions):
             yield condition(type_, None, "NotObserved", known)
