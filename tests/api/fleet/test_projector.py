@@ -45,12 +45,14 @@ GUARD = (
 
 
 @pytest.fixture
-async def guarded(engine: AsyncEngine) -> AsyncEngine:
+async def guarded(engine: AsyncEngine) -> AsyncIterator[AsyncEngine]:
     """The database refuses every step back by itself: it would show as a mirror that never becomes equal."""
     async with engine.begin() as connection:
         for statement in GUARD:
             await connection.execute(text(statement))
-    return engine
+    yield engine
+    async with engine.begin() as connection:
+        await connection.execute(text("DROP FUNCTION no_step_back CASCADE"))
 
 
 def fleet(objects: Objects, count: int = 6) -> None:
