@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.conftest import HOSTS
 from tests.e2e import releases
-from tests.e2e.platform import HTTP_PORT, HTTPS_PORT, Operator, Platform
+from tests.e2e.platform import HTTP_PORT, HTTPS_PORT, Operator, Platform, Tenant
 from tests.e2e.registry import Registry
 from tests.kits import controlplane
 from tests.kits.dockerhost import DockerHost
@@ -68,6 +68,14 @@ def registry(fleet: dict[str, DockerHost], tmp_path_factory: pytest.TempPathFact
     made.start()
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="session")
+def acme(platform: Platform) -> Iterator[Tenant]:
+    """The Instance of the sample ERP, asked for but not waited for."""
+    platform.apply(releases.example("Release"), releases.example("InstanceClass"), releases.sample_erp())
+    yield Tenant(platform, releases.ERP)
+    platform.let_go(releases.ERP)
 
 
 def samples() -> list[releases.Object]:

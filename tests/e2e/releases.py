@@ -8,6 +8,8 @@ import yaml
 Object = dict[str, Any]
 
 NAMESPACE = "e2e"
+ERP = "acme"
+"""The Instance of the sample ERP."""
 API = "platform.dotmac.io/v1alpha1"
 EXAMPLES = Path(__file__).resolve().parents[2] / "deploy" / "examples"
 SAMPLE_1, SAMPLE_2, SAMPLE_BAD = "dotmac/sample-web:1", "dotmac/sample-web:2", "dotmac/sample-web:3-bad"
@@ -82,3 +84,13 @@ def instance(name: str, release: str, **changes: Any) -> Object:
     made = resource("Instance", name, spec)
     made["metadata"]["namespace"] = NAMESPACE
     return made
+
+
+def sample_erp() -> Object:
+    """What the README deploys, on Server `one`."""
+    return instance(
+        ERP,
+        example("Release")["metadata"]["name"],
+        classRef={"name": example("InstanceClass")["metadata"]["name"]},
+        domains=[{"host": f"{ERP}.one.example", "tls": "Off"}],
+    )

@@ -1,31 +1,20 @@
 """The sample ERP itself: from one Instance to a login, and what is left of it after each way of deleting it."""
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 from tests.e2e import releases
 from tests.e2e.platform import HTTP_PORT, Platform, Tenant
+from tests.e2e.releases import ERP as NAME
+from tests.e2e.releases import sample_erp
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
-NAME = "acme"
-
-
-def acme() -> releases.Object:
-    return releases.instance(
-        NAME,
-        releases.example("Release")["metadata"]["name"],
-        classRef={"name": releases.example("InstanceClass")["metadata"]["name"]},
-        domains=[{"host": f"{NAME}.one.example", "tls": "Off"}],
-    )
-
 
 @pytest.fixture(scope="module")
-def tenant(platform: Platform) -> Iterator[Tenant]:
-    platform.apply(releases.example("Release"), releases.example("InstanceClass"))
-    with platform.tenant(acme(), seconds=180) as made:
-        yield made
+def tenant(platform: Platform, acme: Tenant) -> Tenant:
+    """Ready; its deploy began with the tests of another file, so that it costs less time."""
+    platform.wait_ready(NAME, seconds=180)
+    return acme
 
 
 def log_in(tenant: Tenant, password: str) -> int:
@@ -78,7 +67,7 @@ def test_retain_keeps_data_and_secret_and_a_new_instance_takes_them_over(platfor
     assert host.docker("ps", "--all", "--quiet", *mine).split() == []
     assert host.docker("network", "ls", "--quiet", *mine).split() == []
 
-    platform.apply(acme())
+    platform.apply(sample_erp())
     platform.wait_ready(NAME, seconds=90)
     assert tenant.volumes() == volumes
     assert tenant.credentials() == credentials
