@@ -38,8 +38,8 @@ install_packages() {
             say "missing: $program (package $package), $why"
             missing+=("$package")
             case $package in
-                openssh-server) fresh_services+=(ssh) ;;
-                docker.io) fresh_services+=(docker containerd) ;;
+                openssh-server) fresh_services+=(ssh.service ssh.socket) ;;
+                docker.io) fresh_services+=(docker.service docker.socket containerd.service) ;;
             esac
         fi
     done
@@ -58,8 +58,11 @@ install_packages() {
     apt_get install -qy --no-install-recommends "${missing[@]}" || failed=yes
     [ -z "$made_policy" ] || as_root rm -f $policy
     [ -z "$failed" ] || fail 1 "could not install ${missing[*]} (see above). Is a mirror in reach? Install them by hand, then run this again."
-    if [ -d /run/systemd/system ] && [ ${#fresh_services[@]} -gt 0 ]; then
-        as_root systemctl disable --quiet "${fresh_services[@]}" 2> /dev/null || true
+    if [ -d /run/systemd/system ]; then
+        # One by one: not every release has every unit.
+        for entry in "${fresh_services[@]+"${fresh_services[@]}"}"; do
+            as_root systemctl disable --quiet "$entry" 2> /dev/null || true
+        done
     fi
 }
 
