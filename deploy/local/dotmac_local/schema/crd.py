@@ -9,6 +9,7 @@ from typing import Any
 from dotmac_local.schema import causes
 from dotmac_local.schema.causes import Cause
 from dotmac_local.schema.cel.check import check_rules
+from dotmac_local.schema.keywords import ill_typed
 from dotmac_local.schema.structural import check_structure
 
 type Object = dict[str, Any]
@@ -32,6 +33,8 @@ _APPROVED = "api-approved.kubernetes.io"
 
 def check_crd(crd: Object) -> list[Cause]:
     """Why a CustomResourceDefinition (apiextensions.k8s.io/v1) is refused; empty when it is not."""
+    if misfits := list(ill_typed(crd)):
+        return misfits
     spec = crd.get("spec") or {}
     versions = [version for version in spec.get("versions") or [] if isinstance(version, dict)]
     found = _check_identity(crd, spec)

@@ -24,6 +24,9 @@ class Finding:
     owner: Path
 
 
+# A JSON number beyond these is a float to the API server.
+INT64 = INTEGER_FORMATS["int64"]
+
 type Check = Callable[[Any, Path, list[Finding]], None]
 
 
@@ -35,7 +38,7 @@ def json_type(value: Any) -> str:
         case bool():
             return "boolean"
         case int():
-            return "integer"
+            return "integer" if INT64[0] <= value <= INT64[1] else "number"
         case float():
             return "number"
         case str():
@@ -94,10 +97,12 @@ def _types(raw: dict[str, Any]) -> Check | None:
         return None
     takes_bool = expected == "boolean"
     takes_whole_float = expected == "integer"
+    takes_int_only = float not in accepted
 
     def check(value: Any, path: Path, found: list[Finding]) -> None:
         if isinstance(value, accepted) and (takes_bool or not isinstance(value, bool)):
-            return
+            if not takes_int_only or not isinstance(value, int) or INT64[0] <= value <= INT64[1]:
+                return
         if takes_whole_float and isinstance(value, float) and value.is_integer():
             return
         name = field_path(path)
