@@ -9,7 +9,9 @@ from sqlalchemy import Connection, func, select
 
 from dotmac_api.auth.models import UserCredential
 from dotmac_api.facade import Facade, build_facade
+from dotmac_api.gateway.client import Refused
 from dotmac_api.migrations import config
+from dotmac_api.mirror.projector import collections
 from dotmac_api.people.models import Person
 from dotmac_api.rbac.catalogue import ADMIN
 from dotmac_api.rbac.models import PersonRole, Role
@@ -66,6 +68,19 @@ async def _encryption(facade: Facade) -> str:
     return f"{len(facade.settings.encryption_keys)} key(s)"
 
 
+async def _kubernetes(facade: Facade) -> str:
+    """Every collection that is mirrored can be listed: the CRDs are there, and the service account may."""
+    async with facade.fleet.client as client:
+        for collection in collections(facade.fleet.namespace):
+            try:
+                await client.request("GET", collection.path, params={"limit": "1"})
+            except Refused as refusal:
+                remedy = "apply crds/*.yaml" if refusal.missing else "give the service account list and watch"
+                raise Unfit(f"{collection.kind.plural}: {refusal.message}; {remedy}") from refusal
+        version = await client.get("/version")
+    return f"version {version['gitVersion']}"
+
+
 Check = Callable[[Facade], Awaitable[str]]
 
 CHECKS: dict[str, Check] = {
@@ -73,6 +88,7 @@ CHECKS: dict[str, Check] = {
     "redis": _redis,
     "encryption": _encryption,
     "administrators": _admin,
+    "kubernetes": _kubernetes,
 }
 
 

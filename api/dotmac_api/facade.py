@@ -14,7 +14,7 @@ from dotmac_api.auth.passwords import Passwords
 from dotmac_api.auth.tokens import TokenIssuer
 from dotmac_api.database import Sessions, make_engine, make_sessions
 from dotmac_api.domains.store import SettingsStore
-from dotmac_api.fleet import Fleet, build_fleet
+from dotmac_api.fleet import METRICS, Fleet, build_fleet
 from dotmac_api.metrics import Metrics
 from dotmac_api.ratelimit import AuthLimits
 from dotmac_api.settings import Settings
@@ -96,4 +96,5 @@ def build_facade(settings: Settings) -> Facade:
 
     facade.checks.update(database=database, redis=cache)
     facade.checks.update(kubernetes=fleet.kubernetes_ready, mirror=fleet.mirror_ready)
+    facade.metrics.expose(*METRICS)
     return facade

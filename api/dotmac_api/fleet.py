@@ -14,13 +14,18 @@ from dotmac_api.database import Sessions
 from dotmac_api.gateway.client import ClusterAddress, KubernetesClient
 from dotmac_api.gateway.writes import Gateway
 from dotmac_api.live.hub import Hub
+from dotmac_api.mirror import projector, readiness
 from dotmac_api.mirror.projector import Projector, mirror_engine
 from dotmac_api.mirror.readiness import mirror_lag
 from dotmac_api.settings import Settings
 from dotmac_api.vault import Vault
+from dotmac_api.webhooks import dispatcher
 from dotmac_api.webhooks.dispatcher import Dispatcher
 
 log = logging.getLogger(__name__)
+
+METRICS = (*projector.METRICS, readiness.BEHIND, dispatcher.SENT)
+"""What the fleet's rooms count; kept once for the process."""
 
 
 @dataclass(slots=True)
@@ -34,6 +39,11 @@ class Fleet:
     hub: Hub
     dispatcher: Dispatcher
     engine: AsyncEngine
+
+    @property
+    def namespace(self) -> str | None:
+        """The namespace that is mirrored; None: all."""
+        return None if self.settings.all_namespaces else self.settings.namespace
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -56,8 +66,7 @@ class Fleet:
             await self.engine.dispose()
 
     def projector(self) -> Projector:
-        namespace = None if self.settings.all_namespaces else self.settings.namespace
-        return Projector(self.engine, self.client, namespace)
+        return Projector(self.engine, self.client, self.namespace)
 
     async def kubernetes_ready(self) -> dict[str, object]:
         """For /health/ready: raises when the API server does not answer."""
@@ -73,14 +82,14 @@ class Fleet:
 
 def build_fleet(settings: Settings, sessions: Sessions, vault: Vault) -> Fleet:
     client = KubernetesClient(ClusterAddress(settings.kubeconfig, settings.kube_context))
-    dispatcher = Dispatcher(sessions, vault, settings.webhook_networks)
+    sender = Dispatcher(sessions, vault, settings.webhook_networks)
     conninfo = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
     return Fleet(
         settings=settings,
         sessions=sessions,
         client=client,
         gateway=Gateway(client),
-        hub=Hub(sessions, conninfo.render_as_string(hide_password=False), dispatcher.wake),
-        dispatcher=dispatcher,
+        hub=Hub(sessions, conninfo.render_as_string(hide_password=False), sender.wake),
+        dispatcher=sender,
         engine=mirror_engine(settings),
     )

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dotmac_api.access import BEARER, mark_guard
@@ -29,6 +30,11 @@ class Metrics:
         )
         self.sign_ins = Counter("dotmac_api_sign_ins", "sign-ins by outcome", ("outcome",), registry=self.registry)
         self.in_flight = Gauge("dotmac_api_requests_in_flight", "requests being answered", registry=self.registry)
+
+    def expose(self, *collectors: Collector) -> None:
+        """Shows metrics of other rooms, which are one for the process, here as well."""
+        for collector in collectors:
+            self.registry.register(collector)
 
 
 class RequestMetrics:

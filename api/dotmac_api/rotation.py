@@ -10,9 +10,10 @@ from dotmac_api.database import Sessions
 from dotmac_api.domains.service import rotate_secrets
 from dotmac_api.idempotency.models import IdempotencyKey
 from dotmac_api.vault import Vault
+from dotmac_api.webhooks.models import WebhookRow
 
 # Every text column that holds what the vault encrypted; a model that stores a secret is named here.
-ENCRYPTED: tuple[InstrumentedAttribute[str], ...] = (MfaMethod.secret,)
+ENCRYPTED: tuple[InstrumentedAttribute[str], ...] = (MfaMethod.secret, WebhookRow.secret)
 
 
 async def rotate_everything(

@@ -186,7 +186,9 @@ def test_from_nothing_to_an_administrator_by_the_command_line(
         assert checked.exit_code == 1
         assert "FAILED encryption" in checked.output
         environment["DOTMAC_API_ENCRYPTION_KEYS"] = Fernet.generate_key().decode()
-        assert "FAILED" not in dotmac_api("check").output
+        environment["DOTMAC_API_KUBECONFIG"] = "/nowhere/kubeconfig"
+        failed = [line for line in dotmac_api("check").output.splitlines() if line.startswith("FAILED")]
+        assert len(failed) == 1 and failed[0].startswith("FAILED kubernetes: no usable kubeconfig at /nowhere")
         assert "domain_settings: 0 re-encrypted" in dotmac_api("rotate-keys").output
 
 

@@ -34,6 +34,8 @@ RELISTS = Counter("dotmac_mirror_lists_total", "Whole lists of a kind.", ["kind"
 UNREADABLE = Counter("dotmac_mirror_unreadable_total", "Objects that could not be mirrored.", ["kind"])
 STALE = Counter("dotmac_mirror_stale_versions_total", "Versions that were not newer than the row.", ["kind"])
 
+METRICS = (LAG, LEADING, RELISTS, UNREADABLE, STALE)
+
 type Begin = Callable[[], AbstractAsyncContextManager[object]]
 
 HEARTBEAT = 2.0

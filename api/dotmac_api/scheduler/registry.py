@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from dotmac_api.facade import Facade
-from dotmac_api.scheduler import tasks
+from dotmac_api.scheduler import fleet, tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,4 +21,7 @@ TASKS: tuple[TaskSpec, ...] = (
     TaskSpec("prune_sessions", "delete sessions, reset tokens and recovery codes that ended", 86_400, tasks.sessions),
     TaskSpec("prune_audit", "delete audit events older than audit.retention_days", 86_400, tasks.audit_events),
     TaskSpec("prune_idempotency_keys", "delete kept answers to repeated requests", 3_600, tasks.idempotency_keys),
+    TaskSpec("deliver_webhooks", "send webhooks that are due; processes also do so by themselves", 300, fleet.webhooks),
+    TaskSpec("prune_webhooks", "delete webhook deliveries that ended 14 days ago", 86_400, fleet.deliveries),
+    TaskSpec("verify_mirror", "compare the mirror with Kubernetes; list anew what differs", 21_600, fleet.mirror),
 )
