@@ -62,8 +62,10 @@ def make_engine(settings: Settings, pool_size: int | None = None) -> AsyncEngine
 Sessions = async_sessionmaker[AsyncSession]
 
 
-def make_sessions(engine: AsyncEngine) -> Sessions:
-    return async_sessionmaker(engine, expire_on_commit=False)
+def make_sessions(engine: AsyncEngine, *, autocommit: bool = False) -> Sessions:
+    """Sessions of the engine's pool; with `autocommit` each statement stands alone, for requests that only read."""
+    bind = engine.execution_options(isolation_level="AUTOCOMMIT") if autocommit else engine
+    return async_sessionmaker(bind, expire_on_commit=False)
 
 
 AfterCommit = Callable[[], Awaitable[None]]
@@ -83,7 +85,10 @@ async def commit(session: AsyncSession) -> None:
 
 async def request_session(request: Request) -> AsyncIterator[AsyncSession]:
     """The session of this request: committed when the endpoint returns, before the answer leaves; else rolled back."""
-    async with request.app.state.facade.sessions() as session:
+    facade = request.app.state.facade
+    # A read needs no transaction, and so no BEGIN and COMMIT, which are trips of their own.
+    make = facade.reading if request.method in ("GET", "HEAD") else facade.sessions
+    async with make() as session:
         yield session
         await commit(session)
 

@@ -32,6 +32,7 @@ class Facade:
     engine: AsyncEngine
     side_engine: AsyncEngine
     sessions: Sessions
+    reading: Sessions
     redis: Redis
     tokens: TokenIssuer
     identity: Identity
@@ -74,6 +75,7 @@ def build_facade(settings: Settings) -> Facade:
         engine=engine,
         side_engine=side_engine,
         sessions=sessions,
+        reading=make_sessions(engine, autocommit=True),
         redis=redis,
         tokens=TokenIssuer(settings),
         identity=Identity(sessions, redis, domains),

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field(default="", description="addresses whose X-Forwarded-For counts, comma separated")
     database_pool: int = Field(default=10, ge=1, le=200)
     database_timeout: float = Field(default=5.0, gt=0, le=60)
-    redis_timeout: float = Field(default=0.5, gt=0, le=10)
+    redis_timeout: float = Field(default=1.0, gt=0, le=10)
     password_hash_concurrency: int = Field(default=2, ge=1, le=64)
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     scheduler_enabled: bool = True

@@ -20,7 +20,7 @@ Reader = Annotated[Principal, require("audit:read")]
 Word = Annotated[str | None, Query(max_length=200)]
 
 
-def _filter(
+async def _filter(
     actor_id: uuid.UUID | None = None,
     action: Word = None,
     entity_type: Word = None,

@@ -58,7 +58,7 @@ def masked(value: Any, name: str = "") -> Any:
     return str(value).replace("\x00", "")[:_LONGEST]
 
 
-def _note(request: Request) -> AuditNote:
+async def _note(request: Request) -> AuditNote:
     note: AuditNote = request.scope["state"].setdefault("audit", AuditNote())
     return note
 

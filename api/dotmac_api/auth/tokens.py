@@ -1,5 +1,6 @@
 """Access tokens: JWTs whose algorithm is pinned to the key that their `kid` names."""
 
+import functools
 import time
 import uuid
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class TokenIssuer:
         self._keys = {kid: _key(kid, text) for kid, text in settings.signing_keys.items()}
         self._first = next(iter(self._keys.values()))
         self._issuer, self._audience = settings.issuer, settings.audience
+        # A client sends the same token many times; what its signature says does not change.
+        self._decoded = functools.lru_cache(maxsize=4096)(self._decode)
 
     @property
     def algorithm(self) -> str:
@@ -75,6 +78,12 @@ class TokenIssuer:
 
     def verify(self, token: str) -> Claims:
         """The claims of a valid access token. Raises Unauthorized, without telling which check failed but expiry."""
+        claims = self._decoded(token)
+        if claims.expires_at + LEEWAY_SECONDS <= time.time():
+            raise _expired()
+        return claims
+
+    def _decode(self, token: str) -> Claims:
         try:
             key = self._keys[jwt.get_unverified_header(token)["kid"]]
             claims: dict[str, Any] = jwt.decode(
@@ -90,6 +99,10 @@ class TokenIssuer:
                 raise Unauthorized("the access token is not valid", code="invalid_token")
             return Claims(uuid.UUID(claims["sub"]), uuid.UUID(claims["session_id"]), int(claims["exp"]))
         except jwt.ExpiredSignatureError:
-            raise Unauthorized("the access token has expired; refresh it", code="token_expired") from None
+            raise _expired() from None
         except (jwt.InvalidTokenError, KeyError, ValueError, TypeError):
             raise Unauthorized("the access token is not valid", code="invalid_token") from None
+
+
+def _expired() -> Unauthorized:
+    return Unauthorized("the access token has expired; refresh it", code="token_expired")
