@@ -1,6 +1,7 @@
 """The environment of a tenant's containers: the Release's variables first, the Instance's over them."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from dotmac_operator.core.errors import SpecError
 from dotmac_operator.core.secret import SecretStr
 
 _NOTHING = SecretStr("")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Environment:
             made[env.name] = env.value if env.from_ is None else self._source(env.from_)  # type: ignore[assignment]
         for source in self.spec.env_from:
             for key, value in self._secret(source.secret_ref.name, "spec.envFrom").items():
-                made[source.prefix + key] = value
+                made[_variable(source.prefix + key, source.secret_ref.name)] = value
         for own in self.spec.env:
             if own.secret_key_ref is not None:
                 made[own.name] = self._key(own.secret_key_ref.name, own.secret_key_ref.key, f"spec.env[{own.name}]")
@@ -161,3 +163,13 @@ class Environment:
         for field, given in (("features", self.spec.features), ("modules", self.spec.modules)):
             if given and field not in taken:
                 raise SpecError(f"{field.title()}NotSupported", f"the Release takes no {field}: remove spec.{field}")
+
+
+def _variable(name: str, secret: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise SpecError(
+            "EnvNameInvalid",
+            f"spec.envFrom: key of Secret {secret} would become the variable {name}, which is no valid name: rename "
+            "it, or take single keys by spec.env",
+        )
+    return name

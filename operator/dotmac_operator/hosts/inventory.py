@@ -114,7 +114,7 @@ class Inventory:
             revision=revision,
             containers=containers,
             networks=tuple(engine.networks()),
-            volumes=tuple(engine.volumes([names.MANAGED])),
+            volumes=tuple(engine.volumes()),  # all: one of our names may be somebody else's
             proxy_config=self._proxy_config(containers),
         )
         self._kept = _Kept(facts, time.monotonic())

@@ -290,7 +290,8 @@ def test_an_upgrade_goes_on_step_by_step_and_keeps_the_old_until_it_is_verified(
 
     record = met_record(DESIRED).model_copy(update={"last_backup": backed_up()})
     name, verdict = current(upgrade_view(facts, record=record))
-    assert (name, shape(verdict.actions)) == ("migrate", ["RunContainer"])
+    assert DESIRED.migrate
+    assert (name, shape(verdict.actions)) == ("migrate", [f"RemoveContainer {DESIRED.migrate.name}", "RunContainer"])
 
     facts = with_shots(facts, NEXT.migrate)
     name, verdict = current(upgrade_view(facts, record=record))

@@ -75,7 +75,11 @@ def one_shot(view: View, spec: ContainerSpec, timeout: int, failure: str) -> Ver
         return MET
     container = view.container(spec)
     if container is None:
-        return act(RunContainer(f"{spec.role} has not run for this version", spec))
+        # The one of another version goes first: two must not run at once, and once this one has run, that one's work
+        # is undone, so its container must not count as done when somebody goes back to it.
+        return act(
+            *leftovers(view, spec.role, spec.name), RunContainer(f"{spec.role} has not run for this version", spec)
+        )
     if container.state == "created":
         return act(StartContainer(f"{spec.role} was created but not started", spec.name))
     if container.state != "exited" and container.state != "dead":

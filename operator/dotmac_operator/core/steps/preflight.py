@@ -1,5 +1,7 @@
 """Step 1: may this Instance be deployed here at all? Touches nothing."""
 
+from collections.abc import Mapping
+
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
@@ -117,17 +119,32 @@ def _ahead(view: View) -> list[Neighbour]:
     return [other for other in view.neighbours if other.serving or other.uid in here or other.uid < mine]
 
 
+def _ours(found: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Left by this organisation of this namespace, perhaps under an earlier Instance of the same name."""
+    return all(found.get(label, "").lower() == labels[label].lower() for label in (names.NAMESPACE, names.ORG))
+
+
 def _volumes(view: View) -> Verdict | None:
     labels = view.desired.labels
     for name in view.desired.volumes:
         volume = view.volume(name)
         if volume is None:
             continue
-        for label in (names.NAMESPACE, names.ORG):
-            if volume.labels.get(label, "").lower() != labels[label].lower():
-                return blocked(
-                    "VolumeTaken", f"volume {name} on Server {view.server.name} belongs to somebody else", after=RETRY
-                )
+        if not _ours(volume.labels, labels):
+            return blocked(
+                "VolumeTaken",
+                f"volume {name} on Server {view.server.name} belongs to somebody else: remove it, or choose"
+                " another orgCode",
+                after=RETRY,
+            )
+    network = view.network(view.desired.network)
+    if network is not None and not _ours(network.labels, labels):
+        return blocked(
+            "NetworkTaken",
+            f"network {network.name} on Server {view.server.name} belongs to somebody else: remove it, or "
+            "choose another orgCode",
+            after=RETRY,
+        )
     present = view.volume(view.database_volume) is not None
     if not present and view.record.release is not None and view.record.release.current:
         return blocked(
