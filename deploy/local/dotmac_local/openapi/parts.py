@@ -8,11 +8,13 @@ from typing import Any
 
 from dotmac_local.discovery.documents import subresources
 from dotmac_local.resources import APIEXTENSIONS, ResourceType
+from dotmac_local.schema.core import CORE
 from dotmac_local.schema.metadata import OBJECT_META
 
 Object = dict[str, Any]
 
 META = "io.k8s.apimachinery.pkg.apis.meta.v1"
+SCALE = "io.k8s.api.autoscaling.v1.Scale"
 
 _FIELD_VALIDATION = (
     "fieldValidation instructs the server on how to handle objects in the request (POST/PUT/PATCH) containing unknown "
@@ -116,6 +118,8 @@ def operations(resource: ResourceType) -> Iterator[Operation]:
     for sub, _, _, kind, verbs in subresources(resource):
         if kind == resource.kind and "patch" in verbs:
             yield from _of_one(f"{one}/{sub}", name, resource)
+        elif kind == "Scale":
+            yield from _of_one(f"{one}/{sub}", SCALE, resource)
 
 
 def _of_one(path: str, name: str, resource: ResourceType) -> Iterator[Operation]:
@@ -133,7 +137,7 @@ def kind_schema(resource: ResourceType, ref: str) -> Object:
     """The schema of a kind with apiVersion, kind and metadata as every kind has them. `ref` is the prefix of
     references.
     """
-    schema = dict(resource.openapi)
+    schema = _published(resource.openapi)
     schema["type"] = "object"
     schema["properties"] = {
         "apiVersion": {"type": "string", "description": API_VERSION_DOC},
@@ -147,6 +151,19 @@ def kind_schema(resource: ResourceType, ref: str) -> Object:
     }
     schema["x-kubernetes-group-version-kind"] = [gvk(resource)]
     return schema
+
+
+def _published(schema: Object) -> Object:
+    """A schema as it is shown: what may be an integer or a string says so in plain OpenAPI, too."""
+    out = dict(schema)
+    if schema.get("x-kubernetes-int-or-string") and not schema.get("type"):
+        out.setdefault("anyOf", [{"type": "integer"}, {"type": "string"}])
+    if isinstance(schema.get("properties"), dict):
+        out["properties"] = {name: _published(child) for name, child in schema["properties"].items()}
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            out[key] = _published(schema[key])
+    return out
 
 
 def list_schema(resource: ResourceType, ref: str) -> Object:
@@ -236,6 +253,7 @@ def common_schemas() -> dict[str, Object]:
             "description": "ObjectMeta is metadata that all persisted resources must have.",
             **OBJECT_META,
         },
+        SCALE: CORE["autoscaling", "v1", "Scale"],
         f"{META}.ListMeta": list_meta,
         f"{META}.Status": status,
         f"{META}.DeleteOptions": options,

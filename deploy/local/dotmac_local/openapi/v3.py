@@ -52,23 +52,49 @@ def spec(registry: Registry, group: str, version: str) -> Object | None:
     }
 
 
+_DONE = {
+    "post": {"200": "OK", "201": "Created", "202": "Accepted"},
+    "put": {"200": "OK", "201": "Created"},
+    "delete": {"200": "OK", "202": "Accepted"},
+}
+_WORDS = {
+    "list": "list objects of kind {kind}",
+    "post": "create a {kind}",
+    "get": "read {part}the specified {kind}",
+    "put": "replace {part}the specified {kind}",
+    "patch": "partially update {part}the specified {kind}",
+    "delete": "delete a {kind}",
+    "deletecollection": "delete collection of {kind}",
+}
+_NAMED = {"list": "list", "post": "create", "get": "read", "put": "replace", "patch": "patch", "delete": "delete"}
+
+
 def _add(paths: dict[str, Object], operation: Operation) -> None:
     resource = operation.resource
     assert resource is not None  # noqa: S101
-    path = paths.setdefault(
-        operation.path, {"parameters": [_path_parameter(name) for name in operation.path_parameters]}
-    )
+    everywhere = operation.action == "list" and resource.namespaced and "{namespace}" not in operation.path
+    shared = [_path_parameter(name) for name in sorted(operation.path_parameters)]
+    shared += [_query_parameter(name) for name in sorted((*(operation.query if everywhere else ()), "pretty"))]
+    path = paths.setdefault(operation.path, {"parameters": shared})
     reference = {"schema": {"$ref": _REF + operation.answer}}
+    subresource = operation.path.rpartition("{name}/")[2] if "{name}/" in operation.path else ""
+    content = {"application/json": reference, "application/yaml": reference}
+    done = _DONE.get(operation.action, {"200": "OK"})
     entry: Object = {
-        "description": f"{operation.action} objects of kind {resource.kind}",
-        "parameters": [_query_parameter(name) for name in operation.query],
+        "tags": [f"{_camel(resource.group)}_{resource.version}"],
+        "description": _WORDS[operation.action].format(
+            kind=resource.kind, part=f"{subresource} of " if subresource else ""
+        ),
+        "operationId": _operation_id(operation, subresource, everywhere),
         "responses": {
-            "200": {"description": "OK", "content": {"application/json": reference, "application/yaml": reference}},
+            **{code: {"description": word, "content": content} for code, word in done.items()},
             "401": {"description": "Unauthorized"},
         },
         "x-kubernetes-action": operation.action,
         "x-kubernetes-group-version-kind": parts.gvk(resource),
     }
+    if operation.query and not everywhere:
+        entry["parameters"] = [_query_parameter(name) for name in operation.query]
     if operation.body:
         types = ["application/json", "application/yaml"]
         if operation.action == "patch":
@@ -76,7 +102,28 @@ def _add(paths: dict[str, Object], operation: Operation) -> None:
             types += [] if resource.custom else ["application/strategic-merge-patch+json"]
         body = {"schema": {"$ref": _REF + operation.body}}
         entry["requestBody"] = {"content": {media_type: body for media_type in types}}
+        if operation.action != "delete":
+            entry["requestBody"]["required"] = True
     path[operation.method] = entry
+
+
+def _camel(group: str) -> str:
+    """`widgets.example.com` as `widgetsExampleCom`; the core group is called core."""
+    first, *rest = (group or "core").replace("-", ".").split(".")
+    return first + "".join(part[:1].upper() + part[1:] for part in rest)
+
+
+def _operation_id(operation: Operation, subresource: str, everywhere: bool) -> str:
+    """Such as listWidgetsExampleComV1NamespacedWidget."""
+    resource = operation.resource
+    assert resource is not None  # noqa: S101
+    group = _camel(resource.group)
+    where = f"{group[:1].upper()}{group[1:]}{resource.version.capitalize()}"
+    if operation.action == "deletecollection":
+        return f"delete{where}Collection{'Namespaced' if resource.namespaced else ''}{resource.kind}"
+    scope = "Namespaced" if resource.namespaced and not everywhere else ""
+    last = "ForAllNamespaces" if everywhere else subresource.capitalize()
+    return f"{_NAMED[operation.action]}{where}{scope}{resource.kind}{last}"
 
 
 def _path_parameter(name: str) -> Object:
