@@ -23,10 +23,15 @@ ROOT = Path(__file__).resolve().parents[4]
 SOURCES = ROOT / "deploy" / "images"
 CACHE = ROOT / ".local" / "images"
 SUITE = "bookworm"
-MIRROR = "http://deb.debian.org/debian"
 PUBLIC_BASE = "debian:bookworm-slim"
 
 Say = Callable[[str], None]
+
+
+def own_mirror() -> list[str]:
+    """The mirror of Debian's archive that somebody has named in DOTMAC_DEBIAN_MIRROR, if any."""
+    named = os.environ.get("DOTMAC_DEBIAN_MIRROR")
+    return [named] if named else []
 
 
 class ImageBuildFailed(RuntimeError):  # noqa: N818 - reads as the sentence it is
@@ -188,20 +193,17 @@ class Builder:
         shutil.rmtree(root, ignore_errors=True)
         root.parent.mkdir(parents=True, exist_ok=True)
         try:
-            run(["debootstrap", "--variant=minbase", SUITE, str(root), MIRROR], timeout=600)
+            # Without a mirror in the arguments debootstrap takes Debian's own.
+            run(["debootstrap", "--variant=minbase", SUITE, str(root), *own_mirror()], timeout=600)
         except CommandFailed as failed:
             raise ImageBuildFailed(
-                f"debootstrap could not make the base image: {failed}. Check that {MIRROR} can be reached from here"
+                f"debootstrap could not make the base image: {failed}. Check that Debian's archive can be reached from "
+                "here, or name a mirror of it in DOTMAC_DEBIAN_MIRROR"
             ) from failed
-        sources = "".join(
-            f"deb {url} {suite} main\n"
-            for url, suite in (
-                (MIRROR, SUITE),
-                (MIRROR, f"{SUITE}-updates"),
-                ("http://deb.debian.org/debian-security", f"{SUITE}-security"),
-            )
-        )
-        (root / "etc/apt/sources.list").write_text(sources)
+        listed = root / "etc/apt/sources.list"
+        mirror = listed.read_text().split()[1].rstrip("/")
+        suites = ((mirror, SUITE), (mirror, f"{SUITE}-updates"), (f"{mirror}-security", f"{SUITE}-security"))
+        listed.write_text("".join(f"deb {url} {suite} main\n" for url, suite in suites))
         # As the official images do: no package cache, no start of services, and syncing is wasted on a layer.
         (root / "etc/apt/apt.conf.d/docker").write_text(
             'APT::Keep-Downloaded-Packages "false";\nAcquire::Languages "none";\nAcquire::GzipIndexes "true";\n'
@@ -242,7 +244,7 @@ class Builder:
             self.docker(*command, str(folder))
         except CommandFailed as failed:
             raise ImageBuildFailed(
-                f"{tag} could not be built: {failed}. Packages come from {MIRROR}; check that it can be reached, and"
+                f"{tag} could not be built: {failed}. Packages come from Debian's archive; check that it can be reached, and"
                 " run the command again: what is built already is kept"
             ) from failed
         built.add(tag)
