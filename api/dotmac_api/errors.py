@@ -224,11 +224,16 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         404: "absent, or of another organisation",
         409: "conflicts with what is stored",
         412: "If-Match names another version",
+        413: "the body is too large",
         422: "a field is refused",
         429: "rate limited",
         503: "a part is not available",
     }.items()
 }
+
+
+# Of the endpoints that take a password.
+LOCKED_RESPONSE: dict[int | str, dict[str, Any]] = {423: {"content": _ERROR_CONTENT, "description": "account locked"}}
 
 
 def error_schemas() -> dict[str, Any]:

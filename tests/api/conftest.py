@@ -20,7 +20,7 @@ from tests.kits.postgres import Postgres, postgres
 from tests.kits.redis import RedisServer, redis_server
 
 from dotmac_api.auth.models import AuthSession, UserCredential
-from dotmac_api.facade import Facade
+from dotmac_api.facade import Facade, build_facade
 from dotmac_api.main import create_app
 from dotmac_api.migrations import upgrade
 from dotmac_api.models import METADATA
@@ -97,11 +97,18 @@ def settings(database_url: str, seeds: dict[str, bytes], redis: RedisServer) -> 
     return make_settings(database_url, redis.url)
 
 
+@pytest.fixture(scope="session")
+def built() -> FastAPI:
+    """The routes and middleware, which take most of the time of create_app and hold nothing of the settings."""
+    return create_app(make_settings("postgresql://dotmac@127.0.0.1/none", "redis://127.0.0.1"))
+
+
 @pytest.fixture
-async def app(settings: Settings) -> AsyncIterator[FastAPI]:
-    made = create_app(settings)
-    async with made.router.lifespan_context(made):
-        yield made
+async def app(built: FastAPI, settings: Settings) -> AsyncIterator[FastAPI]:
+    """The application over this test's settings."""
+    built.state.facade = build_facade(settings)
+    async with built.router.lifespan_context(built):
+        yield built
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from dotmac_api.auth.schemas import (
 from dotmac_api.auth.sessions import Device
 from dotmac_api.database import DatabaseSession
 from dotmac_api.deps import FacadeDep
-from dotmac_api.errors import Forbidden, NotFound, Unauthorized
+from dotmac_api.errors import LOCKED_RESPONSE, Forbidden, NotFound, Unauthorized
 from dotmac_api.facade import Facade
 from dotmac_api.people.models import Person
 from dotmac_api.principal import Principal
@@ -78,7 +78,7 @@ async def _cookie(facade: Facade, request: Request) -> str | None:
     return token
 
 
-@router.post("/login", dependencies=[public()])
+@router.post("/login", dependencies=[public()], responses=LOCKED_RESPONSE)
 async def login(
     facade: FacadeDep, request: Request, response: Response, note: Note, body: Login
 ) -> Tokens | MfaChallenge:
@@ -141,7 +141,7 @@ async def reset_password(facade: FacadeDep, request: Request, note: Note, body: 
     await service.finish_reset(facade, note, body.token, body.new_password, device_of(request))
 
 
-@router.post("/mfa/setup")
+@router.post("/mfa/setup", responses=LOCKED_RESPONSE)
 async def mfa_setup(
     principal: Self, facade: FacadeDep, request: Request, session: DatabaseSession, body: MfaSetup
 ) -> MfaSecret:
@@ -209,7 +209,7 @@ async def update_me(principal: Self, session: DatabaseSession, body: MeUpdate) -
     return await _me(session, principal)
 
 
-@router.post("/me/password", status_code=status.HTTP_204_NO_CONTENT)
+@router.post("/me/password", status_code=status.HTTP_204_NO_CONTENT, responses=LOCKED_RESPONSE)
 async def change_password(principal: SelfAnyway, facade: FacadeDep, request: Request, body: ChangePassword) -> None:
     """Change my password; my other sessions end."""
     await service.change_password(facade, principal, body.current_password, body.new_password, device_of(request))
