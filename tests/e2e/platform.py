@@ -19,6 +19,8 @@ from tests.e2e.releases import NAMESPACE, Object
 from tests.kits.controlplane import PYTHONPATH, ControlPlane
 from tests.kits.dockerhost import DockerHost
 
+from dotmac_local.demo.processes import CommandFailed
+
 HTTP_PORT, HTTPS_PORT = 8080, 8443
 POLL = 0.2
 """Seconds between two looks at a condition."""
@@ -275,6 +277,8 @@ class Tenant:
 
     platform: Platform
     name: str
+    server: str = ""
+    """Name of its Server, once it was looked for: the Instance may be gone before what it left is."""
 
     @property
     def object(self) -> Object:
@@ -289,7 +293,10 @@ class Tenant:
 
     @property
     def host(self) -> DockerHost:
-        return self.platform.hosts[self.status["server"]]
+        found = self.platform.get("Instance", self.name) or {}
+        fixed = found.get("spec", {}).get("serverRef", {}).get("name", "")
+        self.server = found.get("status", {}).get("server", "") or fixed or self.server
+        return self.platform.hosts[self.server]
 
     @property
     def domain(self) -> str:
@@ -346,9 +353,17 @@ class Tenant:
         # By name and namespace, not by uid: what an earlier Instance of this name left behind counts too.
         mine = ("--filter", f"label=platform.dotmac.io/instance={self.name}")
         every = ("--all",) if kind == "container" else ()
-        found = self.host.docker(kind, "ls", *every, "--quiet", *mine).split()
-        listed: list[Object] = json.loads(self.host.docker(kind, "inspect", *found)) if found else []
-        return listed
+        host = self.host
+        for _ in range(5):
+            found = host.docker(kind, "ls", *every, "--quiet", *mine).split()
+            try:
+                listed: list[Object] = json.loads(host.docker(kind, "inspect", *found)) if found else []
+            except CommandFailed as error:
+                if "No such" not in str(error):
+                    raise
+                continue  # one went between the two calls
+            return listed
+        raise AssertionError(f"the {kind}s of {self.name} come and go")
 
 
 def birth(directory: str) -> str:

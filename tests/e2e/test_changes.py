@@ -45,12 +45,12 @@ def versions(platform: Platform) -> dict[str, str]:
 
 
 def changes_on(tenant: Tenant, since: float) -> list[str]:
-    """What the Engine says happened to objects of ours; health checks' execs are no change."""
+    """What the Engine says happened to objects of ours. Health checks' execs and reading a file are no change."""
     told = tenant.host.docker(
         "events", "--since", f"{since:.3f}", "--until", f"{time.time():.3f}", "--filter", OPERATOR_LABEL,
         "--format", "{{.Action}} {{.Actor.Attributes.name}}",
     )  # fmt: skip
-    return [line for line in told.splitlines() if not line.startswith("exec_")]
+    return [line for line in told.splitlines() if not line.startswith(("exec_", "archive-path "))]
 
 
 def test_a_fresh_deploy_runs_each_one_shot_once(tenant: Tenant) -> None:
@@ -248,3 +248,21 @@ def test_replicas_share_the_requests(platform: Platform, tenant: Tenant) -> None
     platform.wait("it runs again", lambda: len([c for c in tenant.containers("web") if c["State"]["Running"]]) == 2)
     platform.wait_ready(NAME)
     assert set(tenant.ids()) == set(ids)
+
+
+def test_an_edit_and_then_a_deletion_in_the_middle_of_a_deploy(platform: Platform) -> None:
+    """The edit is taken up before the next step, and the deletion does not wait for the deploy to end."""
+    slow = [{"name": "SLEEP_MIGRATE", "value": "2"}, {"name": "SLEEP_START", "value": "20"}]
+    made, mark = Tenant(platform, "hasty"), platform.operator.mark()
+    try:
+        platform.apply(releases.instance("hasty", "sample-1", serverRef={"name": "two"}, env=slow))
+        platform.wait("it migrates", lambda: made.containers("migrate"), about="hasty")
+        edited = [*slow, {"name": "COLOUR", "value": "red"}]
+        platform.apply(releases.instance("hasty", "sample-1", serverRef={"name": "two"}, env=edited))
+        found = platform.wait("it starts the application", lambda: made.containers("web"), about="hasty")
+        assert [("COLOUR=red" in web["Config"]["Env"]) for web in found] == [True]
+        assert len([line for line in platform.operator.messages("hasty", mark) if "-migrate-" in line]) == 1
+    finally:
+        platform.let_go("hasty")
+    platform.wait_gone("hasty", seconds=15)
+    assert (made.containers(), made.networks(), made.volumes()) == ([], [], {})
