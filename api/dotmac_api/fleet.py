@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import make_url
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from dotmac_api.database import Sessions
 from dotmac_api.gateway.client import ClusterAddress, KubernetesClient
 from dotmac_api.gateway.writes import Gateway
+from dotmac_api.instances.pages import EncodedInstances
 from dotmac_api.live.hub import Hub
 from dotmac_api.mirror import projector, readiness
 from dotmac_api.mirror.projector import Projector, mirror_engine
@@ -39,6 +40,7 @@ class Fleet:
     hub: Hub
     dispatcher: Dispatcher
     engine: AsyncEngine
+    encoded: EncodedInstances = field(default_factory=EncodedInstances)
 
     @property
     def namespace(self) -> str | None:

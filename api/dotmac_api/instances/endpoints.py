@@ -92,10 +92,11 @@ def answer(response: Response, row: InstanceRow) -> InstanceRead:
     return InstanceRead.of(row)
 
 
-@router.get("")
+@router.get("", response_model=Page[InstanceRead])
 async def list_instances(
     principal: Reader,
     session: DatabaseSession,
+    facade: FacadeDep,
     page: ListSlice,
     status: Status | None = None,
     org_code: Name = None,
@@ -104,10 +105,11 @@ async def list_instances(
     release: Name = None,
     sector_type: Literal["PRIVATE", "PUBLIC", "NGO"] | None = None,
     search: Annotated[str | None, Query(max_length=120, pattern=r"^[^\x00]*$")] = None,
-) -> Page[InstanceRead]:
+) -> Response:
     wanted = service.InstanceFilter(status, org_code, server_id, plan, release, sector_type, search)
-    rows, count = await service.list_instances(session, principal, page, wanted)
-    return Page(items=[InstanceRead.of(row) for row in rows], count=count, limit=page.limit, offset=page.offset)
+    query = service.visible_instances(principal, wanted)
+    body = await facade.fleet.encoded.page(session, query, page, service.ORDERABLE)
+    return Response(body, media_type="application/json")
 
 
 @router.post("", status_code=status.HTTP_202_ACCEPTED)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_api.errors import Conflict, ErrorDetail, Forbidden, Invalid, NotFound
@@ -53,9 +53,8 @@ class InstanceFilter:
     search: str | None = None
 
 
-async def list_instances(
-    session: AsyncSession, principal: Principal, page: Slice, wanted: InstanceFilter
-) -> tuple[Sequence[InstanceRow], int]:
+def visible_instances(principal: Principal, wanted: InstanceFilter) -> Select[InstanceRow]:
+    """Those that the caller may see, narrowed."""
     query = select(InstanceRow).where(InstanceRow.deleted_at.is_(None), principal.tenancy(InstanceRow.org_code))
     equal = {
         InstanceRow.status: wanted.status,
@@ -69,7 +68,13 @@ async def list_instances(
     if wanted.search:
         columns = (InstanceRow.name, InstanceRow.org_code, InstanceRow.org_name, InstanceRow.domain)
         query = query.where(matches(wanted.search, *columns))
-    return await paginate(session, query, page, ORDERABLE)
+    return query
+
+
+async def list_instances(
+    session: AsyncSession, principal: Principal, page: Slice, wanted: InstanceFilter
+) -> tuple[Sequence[InstanceRow], int]:
+    return await paginate(session, visible_instances(principal, wanted), page, ORDERABLE)
 
 
 async def find_instance(session: AsyncSession, principal: Principal, instance_id: uuid.UUID) -> InstanceRow:
