@@ -244,8 +244,8 @@ class Builder:
             self.docker(*command, str(folder))
         except CommandFailed as failed:
             raise ImageBuildFailed(
-                f"{tag} could not be built: {failed}. Packages come from Debian's archive; check that it can be reached, and"
-                " run the command again: what is built already is kept"
+                f"{tag} could not be built: {failed}. Packages come from Debian's archive; check that it can be"
+                " reached, and run the command again: what is built already is kept"
             ) from failed
         built.add(tag)
         self._say(f"built {tag} in {time.monotonic() - began:.0f} s")
