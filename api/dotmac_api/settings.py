@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -34,6 +37,18 @@ def _weak(secret: str) -> str | None:
     if len(set(secret)) < 10 or commonest > len(secret) // 2:
         return "repeats too few characters to be random"
     return None
+
+
+def _check_ed25519(kid: str, pem: str) -> None:
+    """Raises ValueError unless `pem` is an Ed25519 private key without a passphrase."""
+    try:
+        fit = isinstance(load_pem_private_key(pem.encode(), password=None), Ed25519PrivateKey)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        fit = False
+    if not fit:
+        raise ValueError(
+            f"jwt_keys: key {kid!r} is no Ed25519 private key; make one with `openssl genpkey -algorithm ed25519`"
+        )
 
 
 class Settings(BaseSettings):
@@ -150,7 +165,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _signing_keys(self) -> Self:
         for kid, key in self.signing_keys.items():
-            if not key.startswith("-----BEGIN") and (reason := _weak(key)):
+            if key.startswith("-----BEGIN"):
+                _check_ed25519(kid, key)
+            elif reason := _weak(key):
                 raise ValueError(f"jwt_keys: key {kid!r} {reason}; make one with `openssl rand -base64 48`")
         return self
 

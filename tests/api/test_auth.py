@@ -228,6 +228,21 @@ async def test_login_is_limited_by_address_and_by_account(settings: Settings) ->
         assert answers == [401] * 5 + [423] * 5 + [429]
 
 
+async def test_reads_without_redis_have_a_cap_of_their_own(settings: Settings, redis: RedisServer) -> None:
+    app = create_app(settings.model_copy(update={"overrides": {("auth", "session_rate_max"): 3}}))
+    async with app.router.lifespan_context(app):
+        person = await Accounts(app.state.facade).make("operator")
+        redis.stop()
+        try:
+            async with signed_in(app, person) as client:
+                statuses = [(await client.get("/api/v1/auth/me")).status_code for _ in range(8)]
+        finally:
+            redis.start()
+    # Three pass, or six when a minute turns in between.
+    assert statuses[:3] == [200, 200, 200]
+    assert 429 in statuses
+
+
 @pytest.mark.usefixtures("ada")
 async def test_login_fails_closed_without_redis_and_reads_go_on(
     client: httpx.AsyncClient, ada: Account, redis: RedisServer

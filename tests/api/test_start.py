@@ -4,13 +4,17 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import jwt
 import psycopg
 import pytest
 from click.testing import Result
 from cryptography.fernet import Fernet
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import Connection
 from tests.api.conftest import make_settings
@@ -20,7 +24,9 @@ from typer.testing import CliRunner
 
 from dotmac_api import cli
 from dotmac_api.access import guards, require
+from dotmac_api.auth.tokens import LEEWAY_SECONDS, TokenIssuer
 from dotmac_api.database import make_engine
+from dotmac_api.errors import Unauthorized
 from dotmac_api.main import create_app
 from dotmac_api.migrations import downgrade, upgrade
 from dotmac_api.models import METADATA
@@ -71,6 +77,7 @@ def test_a_missing_setting_is_named(environment: pytest.MonkeyPatch, name: str) 
         ("DOTMAC_API_JWT_KEYS", "{}"),
         ("DOTMAC_API_JWT_KEYS", '{"k1": "tooshortkey"}'),
         ("DOTMAC_API_JWT_KEYS", '["tooshortkey"]'),
+        ("DOTMAC_API_JWT_KEYS", '{"k1": "-----BEGIN PRIVATE KEY-----"}'),
         ("DOTMAC_API_ENCRYPTION_KEYS", "not-a-fernet-key"),
         ("DOTMAC_API_METRICS_TOKEN", "tiny"),
         ("DOTMAC_API_DATABASE_URL", "sqlite:///some.db"),
@@ -87,6 +94,30 @@ def test_a_weak_or_wrong_setting_is_named_and_not_shown(environment: pytest.Monk
     assert name in str(refused.value)
     if len(value) > 5:
         assert value not in str(refused.value)
+
+
+def test_tokens_of_an_older_key_count_until_it_is_removed() -> None:
+    ed25519 = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    shared = random_key()
+    person, session = uuid.uuid4(), uuid.uuid4()
+
+    def issuer(**keys: str) -> TokenIssuer:
+        return TokenIssuer(make_settings("postgresql://x/x", "redis://x", jwt_keys=json.dumps(keys)))
+
+    old = issuer(old=shared).issue(person, session, 60, [], [])
+    rotated = issuer(new=ed25519, old=shared)
+    new = rotated.issue(person, session, 60, [], [])
+    assert (rotated.algorithm, jwt.get_unverified_header(new)["kid"]) == ("EdDSA", "new")
+    assert rotated.verify(old) == rotated.verify(new)
+    with pytest.raises(Unauthorized):
+        issuer(new=ed25519).verify(old)
+    # The text of a key, taken as an HS256 secret under its kid, signs nothing.
+    forged = jwt.encode(jwt.decode(new, options={"verify_signature": False}), shared, "HS256", headers={"kid": "new"})
+    with pytest.raises(Unauthorized):
+        rotated.verify(forged)
+    brief = rotated.issue(person, session, -LEEWAY_SECONDS, [], [])
+    with pytest.raises(Unauthorized, match="expired"):
+        rotated.verify(brief)
 
 
 def test_an_unguarded_route_stops_the_start() -> None:

@@ -25,6 +25,10 @@ ORDERABLE: Orderable = {
 }
 
 
+# The address is where password resets go; the others decide what somebody may reach.
+_ADMINS_ONLY = ("email", "status", "organisations")
+
+
 def visible_people(principal: Principal) -> ColumnElement[bool]:
     """The WHERE clause of people whom the caller may see: a limited person sees itself and those within its limits."""
     if principal.organisations is None:
@@ -87,8 +91,9 @@ async def update_person(
         _check_limits(principal, changes["organisations"])
     if person.id == principal.person_id and changes.get("status", PersonStatus.ACTIVE) != PersonStatus.ACTIVE:
         raise Forbidden("nobody deactivates their own account; ask another administrator")
-    if changes.get("email", person.email) != person.email and not principal.is_admin:
-        raise Forbidden("only an administrator changes an e-mail address: it is where password resets go")
+    kept = [name for name in _ADMINS_ONLY if name in changes and changes[name] != getattr(person, name)]
+    if kept and not principal.is_admin:
+        raise Forbidden(f"only an administrator changes {', '.join(kept)}")
     for name, value in changes.items():
         setattr(person, name, value)
     identity.rights_changed(session)
