@@ -10,6 +10,7 @@ Use the fixtures by importing them into a conftest.py or a test module:
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import ssl
@@ -159,7 +160,10 @@ def _spawn(directory: Path, arguments: tuple[str, ...]) -> subprocess.Popen[byte
     argv = [sys.executable, "-m", "dotmac_local.cli", "up", "--foreground", "--dir", str(directory), *arguments]
     with (directory / "server.log").open("ab") as log:
         env = {**os.environ, "PYTHONPATH": PYTHONPATH}
-        return subprocess.Popen(argv, stdout=log, stderr=log, env=env, cwd=directory, start_new_session=True)
+        process = subprocess.Popen(argv, stdout=log, stderr=log, env=env, cwd=directory, start_new_session=True)
+    # A test that fails before it stops its server must not leave it running.
+    atexit.register(process.kill)
+    return process
 
 
 def start(directory: Path, *arguments: str) -> ControlPlane:
