@@ -172,6 +172,7 @@ def test_the_openapi_document_is_complete() -> None:
                 assert operation.get("security") or "/auth/" in path, (method, path)
 
 
+@pytest.mark.slow
 def test_the_command_line_says_what_is_missing() -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("DOTMAC_API_")}
     argv = [sys.executable, "-c", "from dotmac_api.cli import app; app()", "check"]

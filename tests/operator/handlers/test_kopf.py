@@ -35,6 +35,7 @@ def test_kopf_has_a_finalizer_of_its_own() -> None:
     assert main._kopf_settings(Settings()).persistence.finalizer != FINALIZER
 
 
+@pytest.mark.slow
 async def test_a_watched_object_is_seen_and_left_as_it_is(
     control_plane: ControlPlane,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
