@@ -131,7 +131,8 @@ def test_leader_election_has_one_leader_and_a_successor(control_plane: ControlPl
 def test_informer_follows(api: client.ApiClient) -> None:
     core = client.CoreV1Api(api)
     seen: list[str] = []
-    follower = SharedInformer(core.list_namespaced_config_map, namespace="default")
+    # Watches of a second: a stop that comes while one is being opened is only noticed at its end.
+    follower = SharedInformer(core.list_namespaced_config_map, namespace="default", resync_period=1)
     follower.add_event_handler("ADDED", lambda obj: seen.append(obj.metadata.name))
     follower.start()
     try:

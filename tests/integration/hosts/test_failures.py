@@ -117,23 +117,31 @@ def test_sshd_is_restarted_between_two_calls(connect, host):
     reached.engine.remove_volume("after-restart")
 
 
+def _wait_for_program(host, container: str, program: str) -> None:
+    """Until it really runs: on a busy machine that takes more than a moment."""
+    deadline = time.monotonic() + 20
+    while program not in host.docker("top", container, "-eo", "pid,args"):
+        assert time.monotonic() < deadline, f"{program} was not started"
+        time.sleep(0.1)
+
+
 def test_sshd_is_restarted_during_a_call(sleeper, host):
     reached, name = sleeper
     failed: Queue[Exception] = Queue()
 
     def work() -> None:
         try:
-            reached.engine.exec(name, ["sleep", "20"])
+            reached.engine.exec(name, ["sleep", "21"])
         except HostError as error:
             failed.put(error)
 
     thread = threading.Thread(target=work)
     thread.start()
-    time.sleep(1)
+    _wait_for_program(host, name, "sleep 21")
     started = time.monotonic()
     host.restart_sshd()
-    assert isinstance(failed.get(timeout=10), HostUnreachable)
-    assert time.monotonic() - started < 10
+    assert isinstance(failed.get(timeout=15), HostUnreachable)
+    assert time.monotonic() - started < 15
     thread.join()
     assert reached.engine.exec(name, ["true"]).exit_code == 0
 
