@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -112,12 +113,12 @@ def end(pids: Sequence[int], *, grace: float = 5) -> None:
 
 def _reap() -> None:
     """Collect children of ours that have ended: a zombie would otherwise look alive to its own pid file."""
-    for child in list(_children):
-        if child.poll() is not None:
-            _children.remove(child)
+    with _reaping:  # several hosts may be ended at the same time, each by a thread of its own
+        _children[:] = [child for child in _children if child.poll() is None]
 
 
 _children: list[subprocess.Popen[bytes]] = []
+_reaping = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ class Daemon:
                 child = subprocess.Popen(
                     argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, cwd="/", env=env
                 )
-            _children.append(child)
+            with _reaping:
+                _children.append(child)
             self.pid_file.write_text(f"{child.pid} {started_at(child.pid)}\n")
         deadline = time.monotonic() + timeout
         while not ready():
