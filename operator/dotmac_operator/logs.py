@@ -49,7 +49,5 @@ def configure(format_: Literal["plain", "json"], level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # What goes wrong on a connection becomes a typed error of ours; paramiko would print it as a traceback besides.
-    logging.getLogger("paramiko").setLevel(logging.CRITICAL)
     for noisy in ("kopf", "urllib3", "kubernetes", "asyncio", "httpx", "httpcore", "docker"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))

@@ -128,7 +128,3 @@ def overloaded(seconds: int = 1) -> ApiError:
     )
     error.headers["Retry-After"] = str(seconds)
     return error
-
-
-def too_large(limit: int) -> ApiError:
-    return ApiError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}")
