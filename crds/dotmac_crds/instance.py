@@ -25,6 +25,7 @@ from dotmac_crds.base import (
     rule,
     schema,
 )
+from dotmac_crds.lifecycle import CertificateStatus, MaintenanceWindows, RollbackRecord, State, Trial, Update
 
 OrgCode = Annotated[
     str,
@@ -163,6 +164,8 @@ class Deletion(Model):
     """Retain keeps the data volumes on the host and the credentials Secret; Delete removes both for good."""
     protected: bool = False
     """True: deletion waits (condition DeletionBlocked) until this is false."""
+    final_backup: bool = False
+    """True: the database is dumped into the volume for backups first; a dump that fails stops the deletion."""
 
 
 class InstanceSpec(Model):
@@ -208,6 +211,16 @@ class InstanceSpec(Model):
     """Feature flags; the Release must take them (`from: features`)."""
     modules: Annotated[list[FlagName], Field(max_length=64, json_schema_extra=LIST_SET)] = []
     """Modules to activate; the Release must take them (`from: modules`)."""
+    state: State = "Running"
+    """Suspended stops the containers and answers 503; Archived dumps the database and removes them. Data is kept."""
+    trial: Trial | None = None
+    """When the tenant's trial ends; absent when it is none."""
+    update: Update = Update()
+    """How a change is put in place."""
+    maintenance_windows: MaintenanceWindows | None = None
+    """When disruptive work may be done; the class's windows when absent, at any time when there is none."""
+    approval: Literal["None", "Required"] = "None"
+    """Required: disruptive work waits until the annotation `platform.dotmac.io/approve` carries status.plan.hash."""
     deletion: Deletion = Deletion()
     """What happens when the Instance is deleted."""
 
@@ -342,7 +355,7 @@ class InstanceStatus(Model):
     observed_generation: ObservedGeneration = -1
     """The generation that this status is about; -1 until it was first looked at."""
     conditions: Conditions = []
-    """Ready, Reconciling, Stalled, Scheduled, DatabaseReady, AppHealthy, RouteReady, CertificateReady, InSync, ..."""
+    """Ready, Reconciling, Stalled, Suspended, ApprovalNeeded, Scheduled, DatabaseReady, AppHealthy, RouteReady, ..."""
     phase: Word | None = None
     """One word for people; programs read the conditions."""
     server: ObjectName | None = None
@@ -369,6 +382,14 @@ class InstanceStatus(Model):
     """The last difference that was repaired."""
     failure: FailureRecord | None = None
     """A change that failed and is not tried again by itself."""
+    rollback: RollbackRecord | None = None
+    """The last change that failed and gave way to what served before."""
+    next_window: Timestamp | None = None
+    """When the work that waits for a maintenance window may begin; absent when none waits."""
+    certificates: (
+        Annotated[list[CertificateStatus], Field(max_length=32, json_schema_extra=list_map("host"))] | None
+    ) = None
+    """Certificates that the proxy serves the tenant's domains with."""
     serving: Annotated[list[Word], Field(max_length=160, json_schema_extra=LIST_ATOMIC)] | None = None
     """Containers of the version that was last verified; a failed change goes back to them."""
     applied_hash: Hash | None = None

@@ -1,10 +1,11 @@
-"""InstanceClass: a plan, with limits and quotas; cluster-scoped."""
+"""InstanceClass: a plan, with limits, quotas and defaults; cluster-scoped."""
 
 from typing import Annotated
 
 from pydantic import Field
 
 from dotmac_crds.base import Conditions, Cpu, Memory, Model, ObservedGeneration, ShortName, list_map, rule, schema
+from dotmac_crds.lifecycle import MaintenanceWindows, Update
 
 Pids = Annotated[int, Field(ge=16, le=65536, json_schema_extra={"format": "int32"})]
 
@@ -62,6 +63,15 @@ class Quotas(Model):
     """Storage, a quantity; unlimited when absent."""
 
 
+class Defaults(Model):
+    """What an Instance of the plan does not say itself."""
+
+    update: Update = Update()
+    """How a change is put in place; each field counts where the Instance has none."""
+    maintenance_windows: MaintenanceWindows | None = None
+    """When disruptive work may be done; an Instance with windows of its own, or an empty list, has only those."""
+
+
 class InstanceClassSpec(Model):
     """A plan."""
 
@@ -69,6 +79,8 @@ class InstanceClassSpec(Model):
     """Limits of a tenant's containers."""
     quotas: Quotas = Quotas()
     """What the plan grants."""
+    defaults: Defaults = Defaults()
+    """What an Instance of the plan does not say itself."""
 
 
 class InstanceClassStatus(Model):

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from dotmac_crds.base import API_VERSION
+from dotmac_crds.instance import InstanceSpec
 from dotmac_crds.kinds import KINDS
 from dotmac_local.schema import Schema
 
@@ -92,6 +93,13 @@ def without(name: str) -> Edit:
     return lambda spec: spec.pop(name)
 
 
+def window(**edits: Any) -> Edit:
+    """One maintenance window, changed; None leaves a field out."""
+    right = {"days": ["Sat", "Sun"], "start": "22:30", "duration": 120, "timezone": "Africa/Lagos", **edits}
+    return setting("maintenanceWindows", [{name: value for name, value in right.items() if value is not None}])
+
+
+WINDOW = "spec.maintenanceWindows[0]"
 MISTAKES: list[tuple[str, Edit, str, str]] = [
     ("Server", without("hostKeys"), "spec", "hostKeys needs at least one key"),
     ("Server", setting("hostKeys", []), "spec", "hostKeys needs at least one key"),
@@ -149,6 +157,42 @@ MISTAKES: list[tuple[str, Edit, str, str]] = [
     ("Instance", setting("domains", [{"host": "Upper.example"}]), "spec.domains[0].host", "should match"),
     ("Instance", setting("domains", [{"host": "a.example/x"}]), "spec.domains[0].host", "should match"),
     ("Instance", setting("deletion.policy", "Purge"), "spec.deletion.policy", '"Retain", "Delete"'),
+    ("Instance", setting("deletion.finalBackup", "yes"), "spec.deletion.finalBackup", "must be of type boolean"),
+    ("Instance", setting("state", "Stopped"), "spec.state", '"Running", "Suspended", "Archived"'),
+    ("Instance", setting("approval", "required"), "spec.approval", '"None", "Required"'),
+    ("Instance", setting("trial", {}), "spec.trial.expiresAt", "Required"),
+    ("Instance", setting("trial.expiresAt", "tomorrow"), "spec.trial.expiresAt", "should match"),
+    ("Instance", setting("trial.expiresAt", "2027-02-31T00:00:00Z"), "spec.trial.expiresAt", "date-time"),
+    ("Instance", setting("trial.expiresAt", "2027-01-31"), "spec.trial.expiresAt", "should match"),
+    ("Instance", setting("trial.expiresAt", "2027-01-31T12:00:00"), "spec.trial.expiresAt", "should match"),
+    ("Instance", setting("update.strategy", "Rolling"), "spec.update.strategy", '"ZeroDowntime", "Recreate"'),
+    ("Instance", setting("update.healthTimeout", 0), "spec.update.healthTimeout", "greater than or equal to 1"),
+    ("Instance", setting("update.healthTimeout", "5m"), "spec.update.healthTimeout", "must be of type integer"),
+    ("Instance", setting("update.rollback", "false"), "spec.update.rollback", "must be of type boolean"),
+    ("Instance", window(), "", ""),
+    ("Instance", window(timezone="Africa/Lagoss"), f"{WINDOW}.timezone", "IANA time zone such as"),
+    ("Instance", window(timezone="Local"), f"{WINDOW}.timezone", "IANA time zone such as"),
+    ("Instance", window(timezone="America"), f"{WINDOW}.timezone", "IANA time zone such as"),
+    ("Instance", window(timezone="+01:00"), f"{WINDOW}.timezone", "should match"),
+    ("Instance", window(timezone="../../etc/passwd"), f"{WINDOW}.timezone", "should match"),
+    ("Instance", window(start="24:00"), f"{WINDOW}.start", "should match"),
+    ("Instance", window(start="9:30"), f"{WINDOW}.start", "should match"),
+    ("Instance", window(start="22:30:00"), f"{WINDOW}.start", "may not be more than 5"),
+    ("Instance", window(start=yaml.safe_load("22:30")), f"{WINDOW}.start", 'must be of type string: "integer"'),
+    ("Instance", window(start=None), f"{WINDOW}.start", "Required"),
+    ("Instance", window(duration=0), f"{WINDOW}.duration", "greater than or equal to 5"),
+    ("Instance", window(duration="2h"), f"{WINDOW}.duration", "must be of type integer"),
+    ("Instance", window(duration=10081), f"{WINDOW}.duration", "less than or equal to 10080"),
+    ("Instance", window(days=["Saturday"]), f"{WINDOW}.days[0]", '"Mon", "Tue", "Wed"'),
+    ("Instance", window(days=["Sat", "Sat"]), f"{WINDOW}.days[1]", "Duplicate"),
+    ("Instance", window(days=[]), f"{WINDOW}.days", "at least 1"),
+    ("InstanceClass", setting("defaults.update.strategy", "Never"), "spec.defaults.update.strategy", "Recreate"),
+    (
+        "InstanceClass",
+        setting("defaults.maintenanceWindows", [{"start": "1:00", "duration": 60}]),
+        "spec.defaults.maintenanceWindows[0].start",
+        "should match",
+    ),
 ]  # fmt: skip
 
 
@@ -161,6 +205,20 @@ def test_one_clear_cause(kind: str, edit: Edit, field: str, words: str) -> None:
     blamed = {where for where, _ in found}
     assert blamed == {field}, found
     assert any(words in message for _, message in found), found
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (window(timezone="Africa/Lagoss"), "write one such as Africa/Lagos"),
+        (window(timezone="America"), "write one such as Africa/Lagos"),
+        (setting("trial.expiresAt", "2027-02-31T00:00:00Z"), "2027-01-31T23:59:59Z"),
+    ],
+)
+def test_the_models_refuse_what_the_api_server_would(edit: Edit, words: str) -> None:
+    """The facade checks with the models alone, and the operator reads what an older schema has let through."""
+    with pytest.raises(ValidationError, match=words):
+        InstanceSpec.model_validate(changed("Instance", edit))
 
 
 @pytest.mark.parametrize("kind", SPECS)
