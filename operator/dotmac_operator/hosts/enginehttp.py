@@ -66,6 +66,9 @@ class Carrier(Protocol):
 
     def counted(self, *, requests: int = 0, execs: int = 0) -> None: ...
 
+    def refusal(self, stderr: str) -> HostError | None:
+        """The error, when the host's fence did not let the channel begin."""
+
     def distrust(self) -> None:
         """The connection does not answer any more: drop it."""
 
@@ -296,7 +299,8 @@ class EngineClient:
                 "print nothing for a command (look for echo in ~/.bashrc or a ForceCommand)"
             )
         if isinstance(error, OSError):
-            failure = dial_failure(self._carrier.name, connection.stream.ending())
+            ending = connection.stream.ending()
+            failure = self._carrier.refusal(ending.stderr) or dial_failure(self._carrier.name, ending)
             if failure is not None:
                 return failure
         return HostUnreachable(
@@ -322,7 +326,7 @@ def dial_failure(name: str, ending: Ending) -> HostError | None:
         return DockerNotPermitted(f"{name}: there is no sudo on the host: install it or unset useSudo")
     if low.startswith("sudo:") and "docker: command not found" not in low:
         return DockerNotPermitted(
-            f"{name}: sudo wants a password: allow `docker system dial-stdio` without one (NOPASSWD) in sudoers, or "
+            f"{name}: sudo wants a password: allow `sh` without one (NOPASSWD) in sudoers, or "
             f"unset useSudo. The host says: {said}"
         )
     if ending.exit_code == 127 or "command not found" in low:

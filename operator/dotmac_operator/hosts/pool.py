@@ -13,11 +13,13 @@ from dotmac_operator.hosts.breaker import Breaker
 from dotmac_operator.hosts.deadline import Deadline
 from dotmac_operator.hosts.engine import READ_SECONDS, DockerEngine
 from dotmac_operator.hosts.enginehttp import OUTPUT_LIMIT, Lane
+from dotmac_operator.hosts.fence import RELEASE, Fence, fenced, refusal
 from dotmac_operator.hosts.hostkeys import PinnedKeys, key_blob
 from dotmac_operator.hosts.port import (
     CircuitOpen,
     DeadlineExceeded,
     ExecResult,
+    Fenced,
     HostAddress,
     HostError,
     HostUnreachable,
@@ -73,11 +75,15 @@ class Turns:
 class SshHost:
     """Implements `port.Host` and `engine.Carrier`."""
 
-    def __init__(self, address: HostAddress, settings: SshSettings, observer: Observer | None, first_seen: str) -> None:
+    def __init__(
+        self, address: HostAddress, settings: SshSettings, observer: Observer | None, fence: Fence | None, seen: str
+    ) -> None:
+        """`seen`: the host key to trust, when none is pinned and one was seen before; "" for none."""
         self._address = address
         self._settings = settings
         self._observer = observer
-        self._first_seen = first_seen
+        self._fence = fence
+        self._first_seen = seen
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_seconds)
         self._turns = Turns(address.max_operations)
         self._connecting = threading.Lock()
@@ -118,9 +124,15 @@ class SshHost:
         return self._engine.ping()
 
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", deadline: float = 60.0) -> ExecResult:
-        command = command_line(argv, sudo=self._address.use_sudo)
         with self.operation(f"run {argv[0]}", Lane.CHANGE, deadline) as until:
-            return self._run(command, stdin, until)
+            said = self._run(self._command(argv), stdin, until)
+            self._raise_if_refused(said.stderr.decode(errors="replace"))
+            return said
+
+    def release(self) -> None:
+        """Lets the operators of another control plane have this host. Does nothing without a fence."""
+        if self._fence is not None:
+            self.run([RELEASE], deadline=READ_SECONDS)
 
     def disk(self, path: str) -> DiskFact:
         command = command_line([*DF, path])
@@ -181,6 +193,8 @@ class SshHost:
 
     @contextmanager
     def operation(self, what: str, lane: Lane, seconds: float) -> Iterator[Deadline]:
+        if self._fence is not None:
+            self._fence.token()  # Not leading: no call, not even on a channel that is open.
         deadline = Deadline(seconds, f"{self.name}: {what}")
         started = time.monotonic()
         succeeded = False
@@ -193,7 +207,7 @@ class SshHost:
                 self._observer(self.name, what.split()[0], time.monotonic() - started, succeeded)
 
     def dial(self, deadline: Deadline, *, events: bool = False) -> ChannelStream:
-        command = command_line(["docker", "system", "dial-stdio"], sudo=self._address.use_sudo)
+        command = self._command(["docker", "system", "dial-stdio"])
         if not events:
             with self._room(deadline):
                 return self._session(command, deadline, self._gone)
@@ -204,6 +218,22 @@ class SshHost:
         except BaseException:
             self._events.release()
             raise
+
+    def _command(self, argv: Sequence[str]) -> str:
+        """What starts a program that may change the host."""
+        behind = argv if self._fence is None else fenced(argv, self._fence.token())
+        return command_line(behind, sudo=self._address.use_sudo)
+
+    def refusal(self, stderr: str) -> HostError | None:
+        found = refusal(self.name, stderr)
+        if self._fence is not None and isinstance(found, Fenced):
+            self._fence.refused(found.kept)
+        return found
+
+    def _raise_if_refused(self, stderr: str) -> None:
+        found = self.refusal(stderr)
+        if found is not None:
+            raise found
 
     def counted(self, *, requests: int = 0, execs: int = 0) -> None:
         with self._lock:
@@ -371,9 +401,13 @@ def _read_both(stream: ChannelStream) -> tuple[bytes, bytes]:
 class SshHostPool:
     """Implements `port.HostPool`."""
 
-    def __init__(self, settings: SshSettings | None = None, observer: Observer | None = None) -> None:
+    def __init__(
+        self, settings: SshSettings | None = None, observer: Observer | None = None, fence: Fence | None = None
+    ) -> None:
+        """Without a `fence` programs are started as they are: for a single process that nobody else works beside."""
         self._settings = settings or SshSettings()
         self._observer = observer
+        self._fence = fence
         self._lock = threading.Lock()
         self._hosts: dict[str, SshHost] = {}
         self._closed = False
@@ -385,7 +419,8 @@ class SshHostPool:
             kept = self._hosts.get(address.name)
             if kept is not None and (kept.address == address or kept.readdress(address)):
                 return kept
-            host = SshHost(address, self._settings, self._observer, self._remembered(kept, address))
+            seen = self._remembered(kept, address)
+            host = SshHost(address, self._settings, self._observer, self._fence, seen)
             self._hosts[address.name] = host
         if kept is not None:
             kept.close()

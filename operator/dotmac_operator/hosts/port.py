@@ -85,6 +85,36 @@ class DockerTooOld(HostError):
     retryable = False
 
 
+class NotLeading(HostError):
+    """This process does not lead (any more), so it may not act; nothing was done."""
+
+    reason = "NotLeading"
+
+
+class Fenced(HostError):
+    """The host has seen a newer leader than this process; nothing was done."""
+
+    reason = "Fenced"
+    retryable = False
+
+    def __init__(self, message: str, kept: int) -> None:
+        super().__init__(message)
+        self.kept = kept
+
+
+class ManagedElsewhere(HostError):
+    """Operators of another control plane manage this host; nothing was done."""
+
+    reason = "ManagedElsewhere"
+    retryable = False
+
+
+class FenceUnavailable(HostError):
+    """The host cannot keep the number of the leader, so that nothing may be changed there."""
+
+    reason = "FenceUnavailable"
+
+
 class DeadlineExceeded(HostError):
     """The call did not finish in time; its effect on the host is unknown, so observe before acting again."""
 
