@@ -39,6 +39,8 @@ install_packages() {
             missing+=("$package")
             case $package in
                 openssh-server) fresh_services+=(ssh.service ssh.socket) ;;
+                postgresql) fresh_services+=(postgresql.service) ;;
+                redis-server) fresh_services+=(redis-server.service) ;;
                 docker.io) fresh_services+=(docker.service docker.socket containerd.service) ;;
             esac
         fi

@@ -12,7 +12,7 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from dotmac_local.demo import cluster as control
-from dotmac_local.demo import host
+from dotmac_local.demo import facade, host
 from dotmac_local.demo.cluster import INSTANCES, Cluster
 from dotmac_local.demo.dockerd import answers
 from dotmac_local.demo.images import ROOT, ensure_built
@@ -63,7 +63,8 @@ def up(kubeconfig: Path | None) -> None:
         ensure_built(say, host.ARCHIVES_OF_DEMO)
     settings = start_host(settings)
     settings, cluster = start_control_plane(settings)
-    start_operator(settings)
+    settings = start_operator(settings)
+    settings = start_facade(settings)
     with part("example resources", "see deploy/examples, and the API server's log under .local/control-plane"):
         settings = control.apply_examples(cluster, settings, host.sshd(settings))
         settings.save()
@@ -74,6 +75,7 @@ def up(kubeconfig: Path | None) -> None:
         for name in INSTANCES:
             url = log_in(cluster, name, proxy_url(settings))
             say(f"logged in to {name} through the proxy: {url}", style="bold green")
+    use_facade(settings)
     what_next(cluster, settings)
 
 
@@ -85,12 +87,12 @@ def start_host(settings: Settings) -> Settings:
         host.start_engine(settings)
         say(f"Docker engine: {'our own' if settings.own_engine else 'of this machine'}, {settings.engine_socket}")
         if fresh:
-            settings = settings.with_free_ports()
+            settings = settings.with_free_ports("ssh_port", "http_port", "https_port")
         settings.save()
     with part("SSH", f"see {LOGS / 'sshd.log'}"):
         host.ensure_user(settings)
         if host.sshd(settings).daemon.pid() is None:
-            settings = replace(settings, ssh_port=settings.with_free_ports().ssh_port)
+            settings = replace(settings, ssh_port=settings.with_free_ports("ssh_port").ssh_port)
             settings.save()
         host.sshd(settings).start()
         say(f"SSH: {USER}@{host.ADDRESS}:{settings.ssh_port}, own key pair, pinned host key")
@@ -125,14 +127,45 @@ def start_control_plane(settings: Settings) -> tuple[Settings, Cluster]:
     return settings, cluster
 
 
-def start_operator(settings: Settings) -> None:
+def start_operator(settings: Settings) -> Settings:
     """The operator as a background process."""
     program = Path(sys.executable).with_name("dotmac-operator")
     with part("the operator", f"see {OPERATOR.log}; `dotmac-operator check` names what is missing"):
         running = OPERATOR.pid() is not None
+        if not running:
+            settings = settings.with_free_ports("diagnostics_port")
+            settings.save()
         environment = {**os.environ, "KUBECONFIG": str(settings.kubeconfig_path)}
+        environment |= facade.operator_environment(settings)
         OPERATOR.start([str(program), "run", "--namespace", control.NAMESPACE], lambda: True, env=environment)
         say(f"the operator {'runs already' if running else 'is started'}; its log: {OPERATOR.log}")
+    return settings
+
+
+def start_facade(settings: Settings) -> Settings:
+    """PostgreSQL, Redis, and the REST facade over them."""
+    with part("the REST facade", f"see {facade.FACADE.log}, {facade.POSTGRES.log} and {facade.REDIS.log}"):
+        if facade.FACADE.pid() is None:
+            free = [name for name, daemon in facade.PORTS.items() if daemon.pid() is None]
+            settings = settings.with_free_ports(*free)
+            settings.save()
+        facade.start(settings)
+        say(f"REST facade: {facade.url(settings)}, with PostgreSQL and Redis of its own; its log: {facade.FACADE.log}")
+    return settings
+
+
+def use_facade(settings: Settings) -> None:
+    """Sign in to the facade and list the instances, as a client does."""
+    with part("the REST facade", f"see {facade.FACADE.log}"):
+        if missing := facade.unready(settings, within=15):
+            raise CommandFailed(f"{facade.url(settings)}/health/ready misses {', '.join(missing)}")
+        try:
+            found = facade.sign_in(settings)
+        except CommandFailed as failed:
+            # Whoever uses the demo may have changed the password or asked for a second factor.
+            say(f"the REST facade is ready, but {failed}", style="yellow")
+            return
+        say(f"signed in to the REST facade as {facade.ADMIN}: instances {', '.join(found)}", style="bold green")
 
 
 def proxy_url(settings: Settings) -> str:
@@ -141,16 +174,19 @@ def proxy_url(settings: Settings) -> str:
 
 
 def write_environment(settings: Settings) -> None:
-    """.local/env, for `. .local/env`."""
+    """.local/env, for `. .local/env`; only its owner can read it."""
     lines = {
         "KUBECONFIG": str(settings.kubeconfig_path),
         "DOCKER_HOST": f"unix://{settings.engine_socket}",
         "DOTMAC_DEMO_URL": proxy_url(settings),
+        "DOTMAC_API_URL": facade.url(settings),
+        "DOTMAC_ADMIN_USER": facade.ADMIN,
+        "DOTMAC_ADMIN_PASSWORD": facade.Secrets.load().admin_password,
     }
     quoted = "".join(
         f"export {name}='{value.replace(chr(39), chr(39) + chr(92) + chr(39) * 2)}'\n" for name, value in lines.items()
     )
-    ENV_FILE.write_text(quoted + f'PATH="{Path(sys.executable).parent}:$PATH"\n')
+    facade.write_private(ENV_FILE, quoted + f'PATH="{Path(sys.executable).parent}:$PATH"\n')
 
 
 def what_next(cluster: Cluster, settings: Settings) -> None:
@@ -178,6 +214,9 @@ Try next (in bash; {kubectl}):
   kubectl get instance acme -w                     what it does meanwhile
   kubectl explain instance.spec                    every field
   deploy/demo status                               what runs; `tail -f .local/log/operator.log` what it does
+
+The same by REST (sign in, list, deploy, follow the deployment; an access token lasts 15 minutes):
+{facade.commands()}
 """, markup=False)  # fmt: skip
 
 
@@ -195,6 +234,9 @@ def down() -> None:
         remove_resources(cluster, settings)
     OPERATOR.stop()
     say("the operator is stopped")
+    with part("the REST facade", f"see {LOGS}; run `deploy/demo down` again"):
+        facade.stop()
+        say("the REST facade is removed with its PostgreSQL and Redis")
     if settings.kubeconfig and cluster is not None:
         with part("cluster", "delete the resources of platform.dotmac.io there by hand"):
             control.drop_finalizers(cluster)
@@ -254,8 +296,11 @@ def status() -> int:
     line("docker engine", answers(Path(settings.engine_socket)), settings.engine_socket)
     running = host.sshd(settings)
     line("ssh", running.greets(), f"{USER}@{host.ADDRESS}:{settings.ssh_port}")
-    pid = OPERATOR.pid()
-    line("operator", pid is not None, f"pid {pid}, log {OPERATOR.log}" if pid else f"log {OPERATOR.log}")
+    for name, daemon in (("operator", OPERATOR), ("postgresql", facade.POSTGRES), ("redis", facade.REDIS)):
+        pid = daemon.pid()
+        line(name, pid is not None, f"pid {pid}, log {daemon.log}" if pid else f"log {daemon.log}")
+    missing = facade.unready(settings)
+    line("rest facade", not missing, facade.url(settings) + (f" misses {', '.join(missing)}" if missing else ""))
     try:
         cluster = Cluster(settings.kubeconfig_path)
         line("control plane", True, f"{cluster.version()}, KUBECONFIG={settings.kubeconfig_path}")

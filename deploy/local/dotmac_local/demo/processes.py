@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,12 @@ class DaemonFailed(RuntimeError):  # noqa: N818
     """A daemon ended or did not become ready in time; the message shows the end of its log."""
 
 
-def run(argv: Sequence[str], *, data: bytes | None = None, timeout: float = 60) -> str:
+def run(
+    argv: Sequence[str], *, data: bytes | None = None, timeout: float = 60, env: Mapping[str, str] | None = None
+) -> str:
     """Run argv to its end and return its standard output; CommandFailed on a bad exit, time-out or no such program."""
     try:
-        done = subprocess.run(argv, input=data, capture_output=True, timeout=timeout, check=False)
+        done = subprocess.run(argv, input=data, capture_output=True, timeout=timeout, check=False, env=env)
     except FileNotFoundError as missing:
         raise CommandFailed(f"{argv[0]} is not installed") from missing
     except subprocess.TimeoutExpired as late:

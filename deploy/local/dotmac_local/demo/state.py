@@ -3,9 +3,10 @@
 import hashlib
 import json
 import socket
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from dotmac_local.demo.images import ROOT
 
@@ -20,6 +21,7 @@ IDENTITY = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
 RUNTIME = Path("/run/dotmac-demo") / IDENTITY
 USER = f"dotmac-{IDENTITY}"
 """The unprivileged user that the operator logs in as, and the group of our own dockerd's socket."""
+PORTS = ("ssh_port", "http_port", "https_port", "api_port", "diagnostics_port", "postgres_port", "redis_port")
 _FILE = DIRECTORY / "settings.json"
 
 
@@ -33,6 +35,11 @@ class Settings:
     ssh_port: int = 2222
     http_port: int = 8080
     https_port: int = 8443
+    api_port: int = 8000
+    diagnostics_port: int = 8001
+    """Of the operator's diagnostics, which the facade asks for logs."""
+    postgres_port: int = 15432
+    redis_port: int = 16379
     kubeconfig: str = ""
     """A cluster of the user's; empty for the embedded control plane."""
     made_crds: list[str] = field(default_factory=list)
@@ -59,11 +66,14 @@ class Settings:
         draft.write_text(json.dumps(asdict(self), indent=1) + "\n")
         draft.rename(_FILE)
 
-    def with_free_ports(self) -> "Settings":
-        """The same with each port that is taken on loopback replaced by the next free one."""
-        ssh = free_port(self.ssh_port)
-        http = free_port(self.http_port)
-        return replace(self, ssh_port=ssh, http_port=http, https_port=free_port(self.https_port, avoid=http))
+    def with_free_ports(self, *names: str) -> "Settings":
+        """The same with each of these ports that is taken on loopback replaced by the next free one."""
+        taken = {getattr(self, port) for port in PORTS if port not in names}
+        chosen: dict[str, Any] = {}
+        for name in names:
+            chosen[name] = free_port(getattr(self, name), avoid=taken)
+            taken.add(chosen[name])
+        return replace(self, **chosen)
 
     @property
     def kubeconfig_path(self) -> Path:
@@ -71,7 +81,7 @@ class Settings:
         return Path(self.kubeconfig) if self.kubeconfig else CONTROL_PLANE / "kubeconfig"
 
 
-def free_port(first: int, *, avoid: int = 0) -> int:
+def free_port(first: int, *, avoid: Collection[int] = ()) -> int:
     """The first port from `first` on that can be listened to on 127.0.0.1; OSError when 200 in a row are taken."""
     for port in range(first, first + 200):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -80,6 +90,6 @@ def free_port(first: int, *, avoid: int = 0) -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            if port != avoid:
+            if port not in avoid:
                 return port
     raise OSError(f"no free port between {first} and {first + 199} on 127.0.0.1")
