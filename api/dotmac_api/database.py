@@ -34,6 +34,11 @@ class Timestamps:
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), sort_order=90)
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now(), sort_order=91)
 
+    @property
+    def version(self) -> datetime | str:
+        """What the row's ETag is made of."""
+        return self.updated_at
+
 
 class Identified:
     """A random UUID as primary key, named `id` as in the earlier platform."""

@@ -227,6 +227,7 @@ ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
         413: "the body is too large",
         422: "a field is refused",
         429: "rate limited",
+        500: "not foreseen; the log has the request id",
         503: "a part is not available",
     }.items()
 }

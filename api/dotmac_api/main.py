@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import APIRouter, FastAPI
 
-from dotmac_api import health, metrics
+from dotmac_api import health, metrics, openapi
 from dotmac_api.access import assert_guarded
 from dotmac_api.api_keys import endpoints as api_keys
 from dotmac_api.audit import endpoints as audit
@@ -16,7 +15,7 @@ from dotmac_api.auth import endpoints as auth
 from dotmac_api.catalog import endpoints as catalog
 from dotmac_api.credentials import endpoints as credentials
 from dotmac_api.domains import endpoints as domains
-from dotmac_api.errors import ERROR_RESPONSES, error_schemas, install_handlers
+from dotmac_api.errors import ERROR_RESPONSES, install_handlers
 from dotmac_api.facade import Facade, build_facade
 from dotmac_api.idempotency.middleware import Idempotency
 from dotmac_api.instances import endpoints as instances
@@ -94,17 +93,5 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(RequestContext)
     assert_guarded(app)
     index_templates(app)
-    _complete_openapi(app)
+    openapi.complete(app)
     return app
-
-
-def _complete_openapi(app: FastAPI) -> None:
-    """Add the error schemas to the document, once, when it is first asked for."""
-    generate = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        document = generate()
-        document["components"]["schemas"].update(error_schemas())
-        return document
-
-    app.openapi = openapi  # type: ignore[method-assign]

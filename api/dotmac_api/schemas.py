@@ -1,8 +1,7 @@
 """Bases of request and response bodies, and the shape of lists."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query
@@ -41,6 +40,12 @@ class Page[T](BaseModel):
     count: int
     limit: int
     offset: int
+
+
+def page_of[M, R](found: tuple[Sequence[M], int], page: "Slice", read: Callable[[M], R]) -> Page[R]:
+    """The answer of a list: rows and their total, as `paginate` gives them, each as `read` makes it."""
+    rows, count = found
+    return Page(items=[read(row) for row in rows], count=count, limit=page.limit, offset=page.offset)
 
 
 class Slice(BaseModel):
@@ -86,8 +91,3 @@ async def paginate[M](
     if page.offset == 0:
         return [], 0
     return [], await session.scalar(select(func.count()).select_from(query.order_by(None).subquery())) or 0
-
-
-class OrderDirection(StrEnum):
-    ASC = "asc"
-    DESC = "desc"

@@ -3,7 +3,7 @@
 import uuid
 from typing import Annotated
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, Depends, status
 
 from dotmac_api.access import require
 from dotmac_api.api_keys import service
@@ -12,16 +12,23 @@ from dotmac_api.audit.trail import Note
 from dotmac_api.auth.models import ApiKey
 from dotmac_api.database import DatabaseSession
 from dotmac_api.deps import FacadeDep
+from dotmac_api.etag import Shown, ShownDep, VersionsDep
 from dotmac_api.people.access import require_visible
 from dotmac_api.principal import Principal
-from dotmac_api.schemas import ListSlice, Page
+from dotmac_api.schemas import ListSlice, Page, page_of
 
 router = APIRouter(prefix="/api-keys", tags=["api-keys"])
 
 
-def _made(row: ApiKey, key: str, response: Response) -> ApiKeyMade:
-    response.headers["Cache-Control"] = "no-store"
-    return ApiKeyMade(key=key, **ApiKeyRead.model_validate(row).model_dump())
+class Once(Shown):
+    """Answers with a new key, which nobody may keep on the way."""
+
+    def once(self, row: ApiKey, key: str) -> ApiKeyMade:
+        self.response.headers["Cache-Control"] = "no-store"
+        return self.show(row, lambda made: ApiKeyMade(key=key, **ApiKeyRead.model_validate(made).model_dump()))
+
+
+OnceDep = Annotated[Once, Depends()]
 
 
 @router.get("")
@@ -32,8 +39,8 @@ async def list_keys(
     person_id: uuid.UUID | None = None,
     is_active: bool | None = None,
 ) -> Page[ApiKeyRead]:
-    rows, count = await service.list_keys(session, principal, page, person_id=person_id, is_active=is_active)
-    return Page(items=[ApiKeyRead.model_validate(r) for r in rows], count=count, limit=page.limit, offset=page.offset)
+    found = await service.list_keys(session, principal, page, person_id=person_id, is_active=is_active)
+    return page_of(found, page, ApiKeyRead.model_validate)
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
@@ -42,14 +49,14 @@ async def create_key(
     session: DatabaseSession,
     facade: FacadeDep,
     note: Note,
-    response: Response,
+    once: OnceDep,
     body: ApiKeyCreate,
 ) -> ApiKeyMade:
     """Make a key for a person."""
     person = await require_visible(session, principal, body.person_id)
     row, key = await service.make_key(session, facade.hashes, principal, person.id, body)
     note.on("api-keys", row.id)
-    return _made(row, key, response)
+    return once.once(row, key)
 
 
 @router.post("/generate", status_code=status.HTTP_201_CREATED)
@@ -58,20 +65,23 @@ async def generate_key(
     session: DatabaseSession,
     facade: FacadeDep,
     note: Note,
-    response: Response,
+    once: OnceDep,
     body: ApiKeyGenerate,
 ) -> ApiKeyMade:
     """Make a key of one's own."""
     row, key = await service.make_key(session, facade.hashes, principal, principal.person_id, body)
     note.on("api-keys", row.id)
-    return _made(row, key, response)
+    return once.once(row, key)
 
 
 @router.get("/{key_id}")
 async def get_key(
-    principal: Annotated[Principal, require("api-keys:read")], session: DatabaseSession, key_id: uuid.UUID
+    principal: Annotated[Principal, require("api-keys:read")],
+    session: DatabaseSession,
+    shown: ShownDep,
+    key_id: uuid.UUID,
 ) -> ApiKeyRead:
-    return ApiKeyRead.model_validate(await service.get_key(session, principal, key_id))
+    return shown.show(await service.get_key(session, principal, key_id), ApiKeyRead.model_validate)
 
 
 @router.patch("/{key_id}")
@@ -79,12 +89,13 @@ async def update_key(
     principal: Annotated[Principal, require("api-keys:write")],
     session: DatabaseSession,
     facade: FacadeDep,
+    versions: VersionsDep,
     key_id: uuid.UUID,
     body: ApiKeyUpdate,
 ) -> ApiKeyRead:
-    row = await service.get_key(session, principal, key_id)
+    row = await versions.check(await service.get_key(session, principal, key_id))
     await service.update_key(session, facade.identity, row, body)
-    return ApiKeyRead.model_validate(row)
+    return versions.show(row, ApiKeyRead.model_validate)
 
 
 @router.delete("/{key_id}", status_code=status.HTTP_204_NO_CONTENT)
@@ -92,8 +103,9 @@ async def revoke_key(
     principal: Annotated[Principal, require("api-keys:delete", admin=True)],
     session: DatabaseSession,
     facade: FacadeDep,
+    versions: VersionsDep,
     key_id: uuid.UUID,
 ) -> None:
     """Revoke a key for good, on every replica at once."""
-    row = await service.get_key(session, principal, key_id)
+    row = await versions.check(await service.get_key(session, principal, key_id))
     await service.revoke_key(session, facade.identity, row)

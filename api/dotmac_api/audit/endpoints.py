@@ -12,7 +12,7 @@ from dotmac_api.audit.schemas import AuditEventRead
 from dotmac_api.audit.service import AuditFilter
 from dotmac_api.database import DatabaseSession
 from dotmac_api.principal import Principal
-from dotmac_api.schemas import ListSlice, Page
+from dotmac_api.schemas import ListSlice, Page, page_of
 
 router = APIRouter(prefix="/audit-events", tags=["audit"])
 
@@ -38,9 +38,8 @@ async def list_events(
     principal: Reader, session: DatabaseSession, page: ListSlice, wanted: Annotated[AuditFilter, Depends(_filter)]
 ) -> Page[AuditEventRead]:
     """Who did what, newest first; people limited to organisations see their own deeds and those organisations'."""
-    rows, count = await service.list_events(session, principal, page, wanted)
-    items = [AuditEventRead.model_validate(row) for row in rows]
-    return Page(items=items, count=count, limit=page.limit, offset=page.offset)
+    found = await service.list_events(session, principal, page, wanted)
+    return page_of(found, page, AuditEventRead.model_validate)
 
 
 @router.get("/{event_id}")

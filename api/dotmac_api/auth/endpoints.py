@@ -34,6 +34,7 @@ from dotmac_api.auth.sessions import Device
 from dotmac_api.database import DatabaseSession
 from dotmac_api.deps import FacadeDep
 from dotmac_api.errors import LOCKED_RESPONSE, Forbidden, NotFound, Unauthorized
+from dotmac_api.etag import ShownDep, VersionsDep
 from dotmac_api.facade import Facade
 from dotmac_api.people.models import Person
 from dotmac_api.principal import Principal
@@ -176,8 +177,7 @@ async def mfa_verify(facade: FacadeDep, request: Request, response: Response, no
     return await _deliver(facade, response, result)
 
 
-async def _me(session: DatabaseSession, principal: Principal) -> Me:
-    person = await session.get_one(Person, principal.person_id)
+async def _me(session: DatabaseSession, principal: Principal, person: Person) -> Me:
     return Me(
         id=person.id,
         username=principal.name,
@@ -195,18 +195,22 @@ async def _me(session: DatabaseSession, principal: Principal) -> Me:
 
 
 @router.get("/me")
-async def me(principal: SelfAnyway, session: DatabaseSession) -> Me:
+async def me(principal: SelfAnyway, session: DatabaseSession, shown: ShownDep) -> Me:
     """Who I am and what I may do."""
-    return await _me(session, principal)
+    person = await session.get_one(Person, principal.person_id)
+    made = await _me(session, principal, person)
+    return shown.show(person, lambda _: made)
 
 
 @router.patch("/me")
-async def update_me(principal: Self, session: DatabaseSession, body: MeUpdate) -> Me:
-    person = await session.get_one(Person, principal.person_id)
+async def update_me(principal: Self, session: DatabaseSession, versions: VersionsDep, body: MeUpdate) -> Me:
+    person = await versions.check(await session.get_one(Person, principal.person_id))
     for name, value in body.model_dump(exclude_unset=True).items():
         setattr(person, name, value)
     await session.flush()
-    return await _me(session, principal)
+    await session.refresh(person)
+    made = await _me(session, principal, person)
+    return versions.show(person, lambda _: made)
 
 
 @router.post("/me/password", status_code=status.HTTP_204_NO_CONTENT, responses=LOCKED_RESPONSE)

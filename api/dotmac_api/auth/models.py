@@ -50,6 +50,11 @@ class AuthSession(Identified, Timestamps, Base):
     revoked_at: Mapped[datetime | None]
     revoked_reason: Mapped[str | None]
 
+    @property
+    def version(self) -> str:
+        """Of what administrators change: that it was seen again is no change."""
+        return f"{self.expires_at.timestamp()}-{'live' if self.revoked_at is None else 'revoked'}"
+
 
 class RefreshToken(Base):
     """The SHA-256 of one refresh token. A row with spent_at stays until its session is pruned, to notice reuse."""

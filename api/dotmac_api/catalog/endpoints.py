@@ -12,7 +12,7 @@ from dotmac_api.errors import NotFound
 from dotmac_api.etag import etag_of, set_etag
 from dotmac_api.mirror.models import PlanRow, ReleaseRow
 from dotmac_api.principal import Principal
-from dotmac_api.schemas import ListSlice, Orderable, Page, paginate
+from dotmac_api.schemas import ListSlice, Orderable, Page, page_of, paginate
 from dotmac_api.servers.schemas import MirroredRead, common
 
 router = APIRouter(tags=["catalog"])
@@ -84,8 +84,7 @@ async def list_releases(
         query = query.where(ReleaseRow.version == version)
     if yanked is not None:
         query = query.where(ReleaseRow.yanked.is_(yanked))
-    rows, count = await paginate(session, query, page, RELEASE_ORDER)
-    return Page(items=[ReleaseRead.of(row) for row in rows], count=count, limit=page.limit, offset=page.offset)
+    return page_of(await paginate(session, query, page, RELEASE_ORDER), page, ReleaseRead.of)
 
 
 @router.get("/releases/{release_id}")
@@ -102,8 +101,7 @@ async def get_release(
 @router.get("/plans")
 async def list_plans(_principal: Reader, session: DatabaseSession, page: ListSlice) -> Page[PlanRead]:
     query = select(PlanRow).where(PlanRow.deleted_at.is_(None))
-    rows, count = await paginate(session, query, page, PLAN_ORDER)
-    return Page(items=[PlanRead.of(row) for row in rows], count=count, limit=page.limit, offset=page.offset)
+    return page_of(await paginate(session, query, page, PLAN_ORDER), page, PlanRead.of)
 
 
 @router.get("/plans/{plan_id}")

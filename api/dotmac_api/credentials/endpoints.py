@@ -3,20 +3,20 @@
 import uuid
 from typing import Annotated
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, status
 
 from dotmac_api.access import require
 from dotmac_api.audit.trail import Note
 from dotmac_api.credentials import service
 from dotmac_api.credentials.schemas import CredentialCreate, CredentialRead, CredentialUpdate
 from dotmac_api.database import DatabaseSession
-from dotmac_api.deps import FacadeDep, IfMatch
+from dotmac_api.deps import FacadeDep
 from dotmac_api.errors import Forbidden
-from dotmac_api.etag import check_if_match, etag_of, set_etag
+from dotmac_api.etag import ShownDep, VersionsDep
 from dotmac_api.people.access import require_visible
 from dotmac_api.people.models import Person
 from dotmac_api.principal import Principal
-from dotmac_api.schemas import ListSlice, Page
+from dotmac_api.schemas import ListSlice, Page, page_of
 
 router = APIRouter(prefix="/user-credentials", tags=["user-credentials"])
 
@@ -29,9 +29,8 @@ async def list_credentials(
     person_id: uuid.UUID | None = None,
     is_active: bool | None = None,
 ) -> Page[CredentialRead]:
-    rows, count = await service.list_credentials(session, principal, page, person_id=person_id, is_active=is_active)
-    items = [CredentialRead.model_validate(row) for row in rows]
-    return Page(items=items, count=count, limit=page.limit, offset=page.offset)
+    found = await service.list_credentials(session, principal, page, person_id=person_id, is_active=is_active)
+    return page_of(found, page, CredentialRead.model_validate)
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
@@ -40,6 +39,7 @@ async def create_credential(
     session: DatabaseSession,
     facade: FacadeDep,
     note: Note,
+    shown: ShownDep,
     body: CredentialCreate,
 ) -> CredentialRead:
     """Give a person a username and a first password, to be changed at the first sign-in."""
@@ -47,19 +47,18 @@ async def create_credential(
     await facade.passwords.check_new(body.password, body.username, person.email, field="body.password")
     credential = await service.create_credential(session, body, await facade.passwords.hash(body.password))
     note.on("user-credentials", credential.id)
-    return CredentialRead.model_validate(credential)
+    return shown.show(credential, CredentialRead.model_validate)
 
 
 @router.get("/{credential_id}")
 async def get_credential(
     principal: Annotated[Principal, require("credentials:read")],
     session: DatabaseSession,
+    shown: ShownDep,
     credential_id: uuid.UUID,
-    response: Response,
 ) -> CredentialRead:
     credential = await service.get_credential(session, principal, credential_id)
-    set_etag(response, etag_of(credential.updated_at))
-    return CredentialRead.model_validate(credential)
+    return shown.show(credential, CredentialRead.model_validate)
 
 
 @router.patch("/{credential_id}")
@@ -67,13 +66,12 @@ async def update_credential(
     principal: Annotated[Principal, require("credentials:write", admin=True)],
     session: DatabaseSession,
     facade: FacadeDep,
+    versions: VersionsDep,
     credential_id: uuid.UUID,
     body: CredentialUpdate,
-    if_match: IfMatch = None,
 ) -> CredentialRead:
     """Change, unlock or deactivate a credential, or set a new password that its owner must change."""
-    credential = await service.get_credential(session, principal, credential_id)
-    check_if_match(if_match, etag_of(credential.updated_at))
+    credential = await versions.check(await service.get_credential(session, principal, credential_id))
     if credential.person_id == principal.person_id and body.model_fields_set & {"password", "is_active", "reset_mfa"}:
         raise Forbidden("nobody does this to their own credential: use /auth/me, or ask another administrator")
     password_hash = None
@@ -82,7 +80,7 @@ async def update_credential(
         await facade.passwords.check_new(body.password, credential.username, person.email, field="body.password")
         password_hash = await facade.passwords.hash(body.password)
     changed = await service.update_credential(session, facade.identity, credential, body, password_hash)
-    return CredentialRead.model_validate(changed)
+    return versions.show(changed, CredentialRead.model_validate)
 
 
 @router.delete("/{credential_id}", status_code=status.HTTP_204_NO_CONTENT)
@@ -90,7 +88,8 @@ async def delete_credential(
     principal: Annotated[Principal, require("credentials:delete", admin=True)],
     session: DatabaseSession,
     facade: FacadeDep,
+    versions: VersionsDep,
     credential_id: uuid.UUID,
 ) -> None:
-    credential = await service.get_credential(session, principal, credential_id)
+    credential = await versions.check(await service.get_credential(session, principal, credential_id))
     await service.delete_credential(session, facade.identity, principal, credential)

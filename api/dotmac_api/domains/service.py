@@ -13,6 +13,7 @@ from dotmac_api.domains.schemas import SettingRead
 from dotmac_api.domains.specs import BY_NAME, DOMAINS, SettingSpec, Value, ValueRefused
 from dotmac_api.domains.store import Effective
 from dotmac_api.errors import Conflict, Invalid, NotFound
+from dotmac_api.etag import etag_of
 from dotmac_api.facade import Facade
 from dotmac_api.principal import Principal
 from dotmac_api.vault import Undecryptable, Vault
@@ -33,6 +34,16 @@ def _shown(spec: SettingSpec, value: Value) -> Value | None:
     if spec.secret:
         return MASK if value else None
     return value
+
+
+def setting_etag(updated_at: datetime | None) -> str:
+    """The version of what is stored; before anything is, the default's."""
+    return etag_of(updated_at or "default")
+
+
+async def lock_setting(session: AsyncSession, spec: SettingSpec) -> None:
+    """One change of a setting at a time: there may be no row yet that could be locked."""
+    await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"{spec.domain}.{spec.key}", 1))))
 
 
 async def changed_at(session: AsyncSession, domain: str) -> dict[str, datetime]:

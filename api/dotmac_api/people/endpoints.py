@@ -3,17 +3,17 @@
 import uuid
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response, status
+from fastapi import APIRouter, Query, status
 
 from dotmac_api.access import require
 from dotmac_api.database import DatabaseSession
-from dotmac_api.deps import FacadeDep, IfMatch
-from dotmac_api.etag import check_if_match, etag_of, set_etag
+from dotmac_api.deps import FacadeDep
+from dotmac_api.etag import ShownDep, VersionsDep
 from dotmac_api.people import service
 from dotmac_api.people.models import PersonStatus
 from dotmac_api.people.schemas import PersonCreate, PersonRead, PersonUpdate
 from dotmac_api.principal import Principal
-from dotmac_api.schemas import ListSlice, Page
+from dotmac_api.schemas import ListSlice, Page, page_of
 
 router = APIRouter(prefix="/people", tags=["people"])
 
@@ -26,32 +26,28 @@ async def list_people(
     status: PersonStatus | None = None,
     search: Annotated[str | None, Query(max_length=120, description="in names and e-mail addresses")] = None,
 ) -> Page[PersonRead]:
-    rows, count = await service.list_people(session, principal, page, status=status, search=search)
-    return Page(items=[PersonRead.model_validate(r) for r in rows], count=count, limit=page.limit, offset=page.offset)
+    found = await service.list_people(session, principal, page, status=status, search=search)
+    return page_of(found, page, PersonRead.model_validate)
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
 async def create_person(
     principal: Annotated[Principal, require("people:write")],
     session: DatabaseSession,
+    shown: ShownDep,
     body: PersonCreate,
-    response: Response,
 ) -> PersonRead:
-    person = await service.create_person(session, principal, body)
-    set_etag(response, etag_of(person.updated_at))
-    return PersonRead.model_validate(person)
+    return shown.show(await service.create_person(session, principal, body), PersonRead.model_validate)
 
 
 @router.get("/{person_id}")
 async def get_person(
     principal: Annotated[Principal, require("people:read")],
     session: DatabaseSession,
+    shown: ShownDep,
     person_id: uuid.UUID,
-    response: Response,
 ) -> PersonRead:
-    person = await service.get_person(session, principal, person_id)
-    set_etag(response, etag_of(person.updated_at))
-    return PersonRead.model_validate(person)
+    return shown.show(await service.get_person(session, principal, person_id), PersonRead.model_validate)
 
 
 @router.patch("/{person_id}")
@@ -59,16 +55,13 @@ async def update_person(
     principal: Annotated[Principal, require("people:write")],
     session: DatabaseSession,
     facade: FacadeDep,
+    versions: VersionsDep,
     person_id: uuid.UUID,
     body: PersonUpdate,
-    response: Response,
-    if_match: IfMatch = None,
 ) -> PersonRead:
-    person = await service.get_person(session, principal, person_id)
-    check_if_match(if_match, etag_of(person.updated_at))
+    person = await versions.check(await service.get_person(session, principal, person_id))
     person = await service.update_person(session, facade.identity, principal, person, body)
-    set_etag(response, etag_of(person.updated_at))
-    return PersonRead.model_validate(person)
+    return versions.show(person, PersonRead.model_validate)
 
 
 @router.delete("/{person_id}", status_code=status.HTTP_204_NO_CONTENT)
@@ -76,9 +69,8 @@ async def delete_person(
     principal: Annotated[Principal, require("people:delete", admin=True)],
     session: DatabaseSession,
     facade: FacadeDep,
+    versions: VersionsDep,
     person_id: uuid.UUID,
-    if_match: IfMatch = None,
 ) -> None:
-    person = await service.get_person(session, principal, person_id)
-    check_if_match(if_match, etag_of(person.updated_at))
+    person = await versions.check(await service.get_person(session, principal, person_id))
     await service.delete_person(session, facade.identity, principal, person)

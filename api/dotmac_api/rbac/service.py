@@ -2,13 +2,15 @@
 
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Depends
 from pydantic import BaseModel
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from dotmac_api.auth.identity import Identity
+from dotmac_api.database import DatabaseSession
+from dotmac_api.deps import FacadeDep
 from dotmac_api.errors import Conflict, Forbidden, Invalid, NotFound
 from dotmac_api.people.models import Person
 from dotmac_api.people.service import visible_people
@@ -25,41 +27,56 @@ ROLE_PERMISSIONS: Orderable = {"created_at": RolePermission.created_at, "id": Ro
 PERSON_ROLES: Orderable = {"created_at": PersonRole.created_at, "id": PersonRole.id}
 
 
-async def list_rows[R: Row](
-    session: AsyncSession, model: type[R], page: Slice, orderable: Orderable, **equal: Any
-) -> tuple[Sequence[R], int]:
-    """The rows whose columns equal what is given; None does not filter."""
-    filters = {name: value for name, value in equal.items() if value is not None}
-    return await paginate(session, select(model).filter_by(**filters), page, orderable)
+class Rows:
+    """The rows of /rbac in one request; whatever changes them changes what people may do."""
+
+    def __init__(self, session: DatabaseSession, facade: FacadeDep) -> None:
+        self.session = session
+        self._identity = facade.identity
+
+    async def list[R: Row](
+        self, model: type[R], page: Slice, orderable: Orderable, **equal: Any
+    ) -> tuple[Sequence[R], int]:
+        """The rows whose columns equal what is given; None does not filter."""
+        filters = {name: value for name, value in equal.items() if value is not None}
+        return await paginate(self.session, select(model).filter_by(**filters), page, orderable)
+
+    async def get[R: Row](self, model: type[R], row_id: uuid.UUID) -> R:
+        """Raises NotFound."""
+        row = await self.session.get(model, row_id)
+        if row is None:
+            raise NotFound(f"there is no row {row_id} in {model.__tablename__}")
+        return row
+
+    async def create[R: Row](self, row: R) -> R:
+        self.session.add(row)
+        return await self._changed(row)
+
+    async def update[R: Row](self, row: R, body: BaseModel) -> R:
+        """Set the fields that were sent. Raises Conflict for what keeps a builtin row as it is."""
+        changes = body.model_dump(exclude_unset=True)
+        if isinstance(row, Permission | Role) and row.builtin:
+            _keep_builtin(row, changes)
+        for name, value in changes.items():
+            setattr(row, name, value)
+        return await self._changed(row)
+
+    async def delete(self, row: Row) -> None:
+        """Raises Conflict for a builtin row."""
+        if isinstance(row, Permission | Role) and row.builtin:
+            raise Conflict("it is builtin and cannot be deleted", code="builtin")
+        await self.session.delete(row)
+        self._identity.rights_changed(self.session)
+        await self.session.flush()
+
+    async def _changed[R: Row](self, row: R) -> R:
+        self._identity.rights_changed(self.session)
+        await self.session.flush()
+        await self.session.refresh(row)
+        return row
 
 
-async def get_row[R: Row](session: AsyncSession, model: type[R], row_id: uuid.UUID) -> R:
-    """Raises NotFound."""
-    row = await session.get(model, row_id)
-    if row is None:
-        raise NotFound(f"there is no row {row_id} in {model.__tablename__}")
-    return row
-
-
-async def create_row[R: Row](session: AsyncSession, identity: Identity, row: R) -> R:
-    session.add(row)
-    identity.rights_changed(session)
-    await session.flush()
-    await session.refresh(row)
-    return row
-
-
-async def update_row[R: Row](session: AsyncSession, identity: Identity, row: R, body: BaseModel) -> R:
-    """Set the fields that were sent. Raises Conflict for what keeps a builtin row as it is."""
-    changes = body.model_dump(exclude_unset=True)
-    if isinstance(row, Permission | Role) and row.builtin:
-        _keep_builtin(row, changes)
-    for name, value in changes.items():
-        setattr(row, name, value)
-    identity.rights_changed(session)
-    await session.flush()
-    await session.refresh(row)
-    return row
+RowsDep = Annotated[Rows, Depends()]
 
 
 def _keep_builtin(row: Role | Permission, changes: dict[str, Any]) -> None:
@@ -67,15 +84,6 @@ def _keep_builtin(row: Role | Permission, changes: dict[str, Any]) -> None:
     changed = [name for name in kept if name in changes and changes[name] != getattr(row, name)]
     if changed:
         raise Conflict(f"it is builtin: its {', '.join(changed)} cannot change", code="builtin")
-
-
-async def delete_row(session: AsyncSession, identity: Identity, row: Row) -> None:
-    """Raises Conflict for a builtin row."""
-    if isinstance(row, Permission | Role) and row.builtin:
-        raise Conflict("it is builtin and cannot be deleted", code="builtin")
-    await session.delete(row)
-    identity.rights_changed(session)
-    await session.flush()
 
 
 async def check_grant(session: AsyncSession, role_id: uuid.UUID, permission_id: uuid.UUID) -> None:

@@ -9,10 +9,11 @@ from dotmac_api.access import require
 from dotmac_api.audit.trail import Note
 from dotmac_api.database import DatabaseSession
 from dotmac_api.deps import FacadeDep
+from dotmac_api.etag import ShownDep, VersionsDep
 from dotmac_api.principal import Principal
 from dotmac_api.scheduler import service
 from dotmac_api.scheduler.schemas import TaskRead, TaskUpdate
-from dotmac_api.schemas import ListSlice, Page
+from dotmac_api.schemas import ListSlice, Page, page_of
 
 router = APIRouter(prefix="/scheduler/tasks", tags=["scheduler"])
 
@@ -24,25 +25,29 @@ Writer = Annotated[Principal, require("scheduler:write", admin=True)]
 async def list_tasks(
     principal: Reader, session: DatabaseSession, page: ListSlice, enabled: bool | None = None
 ) -> Page[TaskRead]:
-    rows, count = await service.list_tasks(session, page, enabled=enabled)
-    return Page(items=[TaskRead.model_validate(r) for r in rows], count=count, limit=page.limit, offset=page.offset)
+    return page_of(await service.list_tasks(session, page, enabled=enabled), page, TaskRead.model_validate)
 
 
 @router.get("/{task_id}")
-async def get_task(principal: Reader, session: DatabaseSession, task_id: uuid.UUID) -> TaskRead:
-    return TaskRead.model_validate(await service.get_task(session, task_id))
+async def get_task(principal: Reader, session: DatabaseSession, shown: ShownDep, task_id: uuid.UUID) -> TaskRead:
+    return shown.show(await service.get_task(session, task_id), TaskRead.model_validate)
 
 
 @router.patch("/{task_id}")
 async def update_task(
-    principal: Writer, session: DatabaseSession, note: Note, task_id: uuid.UUID, body: TaskUpdate
+    principal: Writer,
+    session: DatabaseSession,
+    note: Note,
+    versions: VersionsDep,
+    task_id: uuid.UUID,
+    body: TaskUpdate,
 ) -> TaskRead:
     principal.require_unlimited()
-    task = await service.get_task(session, task_id)
+    task = await versions.check(await service.get_task(session, task_id))
     before = {"enabled": task.enabled, "interval_seconds": task.interval_seconds}
     await service.update_task(session, task, body)
     note.change(before, {"enabled": task.enabled, "interval_seconds": task.interval_seconds})
-    return TaskRead.model_validate(task)
+    return versions.show(task, TaskRead.model_validate)
 
 
 @router.post("/{task_id}/enqueue", status_code=status.HTTP_202_ACCEPTED)

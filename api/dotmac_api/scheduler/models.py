@@ -28,3 +28,8 @@ class ScheduledTask(Identified, Timestamps, Base):
     last_message: Mapped[str | None]
     runs: Mapped[int] = mapped_column(server_default="0")
     failures: Mapped[int] = mapped_column(server_default="0")
+
+    @property
+    def version(self) -> str:
+        """Of what administrators change: a run is no change."""
+        return f"{self.interval_seconds}-{'on' if self.enabled else 'off'}"

@@ -14,7 +14,7 @@ from dotmac_api.instances import service as instances
 from dotmac_api.instances.schemas import InstanceRead
 from dotmac_api.mirror.models import ServerRow
 from dotmac_api.principal import Principal
-from dotmac_api.schemas import ListSlice, Page
+from dotmac_api.schemas import ListSlice, Page, page_of
 from dotmac_api.servers import service
 from dotmac_api.servers.schemas import ServerCreate, ServerRead, ServerUpdate
 
@@ -41,8 +41,7 @@ async def list_servers(
     search: Search = None,
 ) -> Page[ServerRead]:
     wanted = service.ServerFilter(status, search, schedulable)
-    rows, count = await service.list_servers(session, principal, page, wanted)
-    return Page(items=[ServerRead.of(row) for row in rows], count=count, limit=page.limit, offset=page.offset)
+    return page_of(await service.list_servers(session, principal, page, wanted), page, ServerRead.of)
 
 
 @router.post("", status_code=status.HTTP_202_ACCEPTED)
@@ -117,5 +116,4 @@ async def list_instances(
 ) -> Page[InstanceRead]:
     await service.find_server(session, principal, server_id)
     wanted = instances.InstanceFilter(server_id=server_id)
-    rows, count = await instances.list_instances(session, principal, page, wanted)
-    return Page(items=[InstanceRead.of(row) for row in rows], count=count, limit=page.limit, offset=page.offset)
+    return page_of(await instances.list_instances(session, principal, page, wanted), page, InstanceRead.of)

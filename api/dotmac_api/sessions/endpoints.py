@@ -9,8 +9,9 @@ from dotmac_api.access import require
 from dotmac_api.auth.models import AuthSession
 from dotmac_api.database import DatabaseSession
 from dotmac_api.deps import FacadeDep
+from dotmac_api.etag import ShownDep, VersionsDep
 from dotmac_api.principal import Principal
-from dotmac_api.schemas import ListSlice, Page
+from dotmac_api.schemas import ListSlice, Page, page_of
 from dotmac_api.sessions import service
 from dotmac_api.sessions.schemas import SessionRead, SessionStatus, SessionUpdate
 
@@ -30,15 +31,18 @@ async def list_sessions(
     person_id: uuid.UUID | None = None,
     status: SessionStatus | None = None,
 ) -> Page[SessionRead]:
-    rows, count = await service.list_sessions(session, principal, page, person_id=person_id, status=status)
-    return Page(items=[_read(row) for row in rows], count=count, limit=page.limit, offset=page.offset)
+    found = await service.list_sessions(session, principal, page, person_id=person_id, status=status)
+    return page_of(found, page, _read)
 
 
 @router.get("/{session_id}")
 async def get_session(
-    principal: Annotated[Principal, require("sessions:read")], session: DatabaseSession, session_id: uuid.UUID
+    principal: Annotated[Principal, require("sessions:read")],
+    session: DatabaseSession,
+    shown: ShownDep,
+    session_id: uuid.UUID,
 ) -> SessionRead:
-    return _read(await service.get_session(session, principal, session_id))
+    return shown.show(await service.get_session(session, principal, session_id), _read)
 
 
 @router.patch("/{session_id}")
@@ -46,13 +50,14 @@ async def shorten_session(
     principal: Annotated[Principal, require("sessions:write", admin=True)],
     session: DatabaseSession,
     facade: FacadeDep,
+    versions: VersionsDep,
     session_id: uuid.UUID,
     body: SessionUpdate,
 ) -> SessionRead:
     """Let a session end earlier."""
-    row = await service.get_session(session, principal, session_id)
+    row = await versions.check(await service.get_session(session, principal, session_id))
     await service.shorten_session(session, facade.identity, row, body.expires_at)
-    return _read(row)
+    return versions.show(row, _read)
 
 
 @router.delete("/{session_id}", status_code=status.HTTP_204_NO_CONTENT)
@@ -60,8 +65,9 @@ async def end_session(
     principal: Annotated[Principal, require("sessions:delete", admin=True)],
     session: DatabaseSession,
     facade: FacadeDep,
+    versions: VersionsDep,
     session_id: uuid.UUID,
 ) -> None:
     """Revoke a session, on every replica at once; its row stays for the record until it is pruned."""
-    row = await service.get_session(session, principal, session_id)
+    row = await versions.check(await service.get_session(session, principal, session_id))
     await service.end_session(session, facade.identity, row)

@@ -3,14 +3,14 @@
 import uuid
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, status
 
 from dotmac_api.access import require
 from dotmac_api.database import DatabaseSession, after_commit
-from dotmac_api.deps import FacadeDep, IfMatch
-from dotmac_api.etag import check_if_match, etag_of, set_etag
+from dotmac_api.deps import FacadeDep
+from dotmac_api.etag import ShownDep, VersionsDep
 from dotmac_api.principal import Principal
-from dotmac_api.schemas import ListSlice, Page
+from dotmac_api.schemas import ListSlice, Page, page_of
 from dotmac_api.webhooks import service
 from dotmac_api.webhooks.schemas import DeliveryRead, WebhookCreate, WebhookCreated, WebhookRead, WebhookUpdate
 from dotmac_api.webhooks.service import Subscriptions
@@ -25,14 +25,13 @@ Writer = Annotated[Principal, require("webhooks:write")]
 async def list_webhooks(
     principal: Reader, session: DatabaseSession, page: ListSlice, active: bool | None = None
 ) -> Page[WebhookRead]:
-    rows, count = await service.list_webhooks(session, principal, page, active)
-    items = [WebhookRead.model_validate(row) for row in rows]
-    return Page(items=items, count=count, limit=page.limit, offset=page.offset)
+    found = await service.list_webhooks(session, principal, page, active)
+    return page_of(found, page, WebhookRead.model_validate)
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
 async def create_webhook(
-    principal: Writer, session: DatabaseSession, facade: FacadeDep, body: WebhookCreate, response: Response
+    principal: Writer, session: DatabaseSession, facade: FacadeDep, body: WebhookCreate, shown: ShownDep
 ) -> WebhookCreated:
     """Each event is POSTed to `url` as JSON with the header `X-DotMac-Signature: t=<unix seconds>,v1=<hex>`.
 
@@ -41,17 +40,14 @@ async def create_webhook(
     """
     subscriptions = Subscriptions(session, facade.vault, facade.settings.webhook_networks)
     row, secret = await subscriptions.create(principal, body)
-    set_etag(response, etag_of(row.updated_at))
-    return WebhookCreated(**WebhookRead.model_validate(row).model_dump(), secret=secret)
+    return shown.show(row, lambda made: WebhookCreated(**WebhookRead.model_validate(made).model_dump(), secret=secret))
 
 
 @router.get("/{webhook_id}")
 async def get_webhook(
-    principal: Reader, session: DatabaseSession, webhook_id: uuid.UUID, response: Response
+    principal: Reader, session: DatabaseSession, webhook_id: uuid.UUID, shown: ShownDep
 ) -> WebhookRead:
-    row = await service.find_webhook(session, principal, webhook_id)
-    set_etag(response, etag_of(row.updated_at))
-    return WebhookRead.model_validate(row)
+    return shown.show(await service.find_webhook(session, principal, webhook_id), WebhookRead.model_validate)
 
 
 @router.patch("/{webhook_id}")
@@ -59,29 +55,25 @@ async def update_webhook(
     principal: Writer,
     session: DatabaseSession,
     facade: FacadeDep,
+    versions: VersionsDep,
     webhook_id: uuid.UUID,
     body: WebhookUpdate,
-    response: Response,
-    if_match: IfMatch = None,
 ) -> WebhookRead:
-    row = await service.find_webhook(session, principal, webhook_id)
-    check_if_match(if_match, etag_of(row.updated_at))
+    row = await versions.check(await service.find_webhook(session, principal, webhook_id))
     subscriptions = Subscriptions(session, facade.vault, facade.settings.webhook_networks)
     row = await subscriptions.update(principal, row, body)
-    set_etag(response, etag_of(row.updated_at))
-    return WebhookRead.model_validate(row)
+    return versions.show(row, WebhookRead.model_validate)
 
 
 @router.delete("/{webhook_id}", status_code=status.HTTP_204_NO_CONTENT)
 async def delete_webhook(
     principal: Annotated[Principal, require("webhooks:delete", admin=True)],
     session: DatabaseSession,
+    versions: VersionsDep,
     webhook_id: uuid.UUID,
-    if_match: IfMatch = None,
 ) -> None:
     """Its deliveries go with it."""
-    row = await service.find_webhook(session, principal, webhook_id)
-    check_if_match(if_match, etag_of(row.updated_at))
+    row = await versions.check(await service.find_webhook(session, principal, webhook_id))
     await session.delete(row)
     await session.flush()
 
@@ -96,9 +88,8 @@ async def list_deliveries(
 ) -> Page[DeliveryRead]:
     """dead: all attempts failed; send it again with /replay."""
     webhook = await service.find_webhook(session, principal, webhook_id)
-    rows, count = await service.list_deliveries(session, webhook, page, state)
-    items = [DeliveryRead.of(delivery, transition) for delivery, transition in rows]
-    return Page(items=items, count=count, limit=page.limit, offset=page.offset)
+    found = await service.list_deliveries(session, webhook, page, state)
+    return page_of(found, page, lambda told: DeliveryRead.of(*told))
 
 
 @router.post("/{webhook_id}/deliveries/{delivery_id}/replay", status_code=status.HTTP_202_ACCEPTED)
