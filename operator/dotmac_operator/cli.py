@@ -44,12 +44,13 @@ def run(
     """Run the operator, in a cluster or with a kubeconfig, until SIGTERM or SIGINT."""
     from dotmac_operator import logs, main
     from dotmac_operator.kube import NoCluster
+    from dotmac_operator.serving.listener import AddressTaken
 
     settings = _settings(namespace, all_namespaces, log_format=log_format, log_level=log_level)
     logs.configure(settings.log_format, settings.log_level)
     try:
         asyncio.run(main.run(settings))
-    except NoCluster as error:
+    except (NoCluster, AddressTaken) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
 
@@ -82,8 +83,8 @@ def _settings(namespaces: list[str] | None, all_namespaces: bool, **options: str
         made = Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         for problem in error.errors():
-            name = "DOTMAC_OPERATOR_" + "_".join(str(part) for part in problem["loc"]).upper()
-            typer.echo(f"error: {name}: {problem['msg']}", err=True)
+            name = "".join(f"DOTMAC_OPERATOR_{part}: ".upper() for part in problem["loc"])
+            typer.echo(f"error: {name}{problem['msg']}", err=True)
         raise typer.Exit(2) from None
     if namespaces and all_namespaces:
         raise typer.BadParameter("--namespace and --all-namespaces exclude each other")

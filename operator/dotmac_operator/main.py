@@ -6,6 +6,7 @@ import logging
 import signal
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import kopf
@@ -21,6 +22,8 @@ from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.instance import InstanceReconciler
 from dotmac_operator.reconcile.server import ServerReconciler
 from dotmac_operator.reconcile.store import Store
+from dotmac_operator.serving.diagnostics import Diagnostics
+from dotmac_operator.serving.serving import start_diagnostics
 from dotmac_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -46,7 +49,10 @@ async def run(settings: Settings, ready: asyncio.Event | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     log.info("watching %s", "all namespaces" if settings.all_namespaces else ", ".join(settings.namespaces))
+    running = contextlib.ExitStack()
     try:
+        # Connections of its own: a log that is followed takes nothing from the passes.
+        start_diagnostics(settings, Diagnostics(store, cluster, hosts, SshHostPool(_impatient(ssh))), running)
         await kopf.operator(
             registry=registry,
             settings=_kopf_settings(settings),
@@ -58,9 +64,15 @@ async def run(settings: Settings, ready: asyncio.Event | None = None) -> None:
         )
     finally:
         log.info("stopping")
+        running.close()
         await workers.stop()
         hosts.close()  # ends calls that are under way, so that their threads can end
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _impatient(ssh: SshSettings) -> SshSettings:
+    """For people who wait for an answer: one attempt, and soon another."""
+    return replace(ssh, attempts=1, breaker_failures=1, breaker_seconds=5.0)
 
 
 def _passes(

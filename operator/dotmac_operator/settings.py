@@ -1,9 +1,16 @@
 """Settings of the operator, by environment variables `DOTMAC_OPERATOR_*` and the command line."""
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from dotmac_operator.serving.address import address_of
+
+DEFAULT_METRICS_ADDRESS = "127.0.0.1:8081"
+OFF = "off"
+SHORTEST_TOKEN = 32
 
 
 class Settings(BaseSettings):
@@ -21,8 +28,47 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     breaker_failures: int = Field(default=3, ge=1, description="Failed connects until a host is left alone.")
     breaker_seconds: float = Field(default=60.0, ge=1, description="How long a host is left alone.")
+    metrics_address: str | None = Field(
+        default=None,
+        description="host:port of /metrics, /healthz and /readyz, or off. When it is given and taken the operator does "
+        f"not start; when it is not given, {DEFAULT_METRICS_ADDRESS} is used if it is free.",
+    )
+    diagnostics_address: str = Field(
+        default="127.0.0.1:8082", description="host:port of logs and diagnostics for the facade; needs a token."
+    )
+    diagnostics_token: SecretStr | None = Field(
+        default=None, description=f"At least {SHORTEST_TOKEN} characters that the facade must show. None: no endpoint."
+    )
+    diagnostics_token_file: Path | None = Field(default=None, description="A file with the token, read at the start.")
 
     @field_validator("namespaces", mode="before")
     @classmethod
     def _by_comma(cls, value: object) -> object:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("metrics_address", "diagnostics_address")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and value != OFF:
+            address_of(value)
+        return value
+
+    @model_validator(mode="after")
+    def _token(self) -> Self:
+        if self.diagnostics_token_file is not None:
+            if self.diagnostics_token is not None:
+                raise ValueError("set DOTMAC_OPERATOR_DIAGNOSTICS_TOKEN or ..._TOKEN_FILE, not both")
+            try:
+                self.diagnostics_token = SecretStr(self.diagnostics_token_file.read_text().strip())
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or "it is no text"
+                raise ValueError(
+                    f"the file of DOTMAC_OPERATOR_DIAGNOSTICS_TOKEN_FILE cannot be read: {reason}"
+                ) from None
+        token = self.diagnostics_token
+        if token is not None and len(token.get_secret_value()) < SHORTEST_TOKEN:
+            raise ValueError(
+                f"the token of DOTMAC_OPERATOR_DIAGNOSTICS_TOKEN(_FILE) has fewer than {SHORTEST_TOKEN} characters: "
+                "make one with `openssl rand -hex 32`"
+            )
+        return self

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from dotmac_operator.core.facts import ContainerFact, EngineInfo, ImageFact, NetworkFact, VolumeFact
 from dotmac_operator.hosts.deadline import Deadline
+from dotmac_operator.hosts.diagnostics import EngineDiagnostics
 from dotmac_operator.hosts.engineevents import EventEdge, HostEvents, event_query
 from dotmac_operator.hosts.enginefacts import (
     PullProgress,
@@ -42,6 +43,7 @@ class DockerEngine:
     def __init__(self, carrier: Carrier) -> None:
         self._carrier = carrier
         self._client = EngineClient(carrier)
+        self.diagnostics = EngineDiagnostics(carrier, self._client)
         self._edge = EventEdge()
         self._streaming = threading.Lock()
         self._stream: HostEvents | None = None

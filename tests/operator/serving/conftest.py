@@ -1,0 +1,3 @@
+from tests.kits.diagnosed import site
+
+__all__ = ["site"]
