@@ -19,13 +19,12 @@ from tests.simhost.http import Parser, Reply, Request, Streamed, head, render, s
 from tests.simhost.objects import Json, Refused, Unchanged
 from tests.simhost.wire import Link, Listener, Wire
 
+from dotmac_operator.hosts.fence import ARGV0, REFUSED, RELEASE
 from dotmac_operator.hosts.shell import DF
 
 MAX_SESSIONS = 10
 """As in sshd_config, unless somebody changes it."""
 DAEMON_DOWN = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?\n"
-FENCE = "dotmac-fence"
-FENCE_REFUSED = 76
 FENCE_FILE = "/var/lib/dotmac-fence/record"
 
 
@@ -35,12 +34,13 @@ class Fence:
 
     number: int = 0
     domain: str = ""
+    released: bool = True
 
     def refusal(self, number: int, domain: str) -> str:
         """Empty when the operator may go on."""
-        if self.domain and self.domain != domain:
-            return f"elsewhere {self.domain} {FENCE_FILE}"
-        return f"refused {self.number}" if self.domain and number < self.number else ""
+        if self.domain != domain:
+            return "" if self.released else f"elsewhere {self.domain} {FENCE_FILE}"
+        return f"refused {self.number}" if number < self.number else ""
 
 
 @dataclass(frozen=True)
@@ -189,12 +189,12 @@ class SimHost:
         argv = shlex.split(command)
         argv = argv[2:] if argv[:2] == ["env", "LC_ALL=C"] else argv
         argv = argv[3:] if argv[:3] == ["sudo", "-n", "--"] else argv
-        if argv[:2] == ["sh", "-c"] and argv[3:4] == [FENCE]:
+        if argv[:2] == ["sh", "-c"] and argv[3:4] == [ARGV0]:
             number, domain, *argv = argv[4:]
             if not self._pass_fence(channel, int(number), domain):
                 return
-            if argv == ["--release"]:
-                self.fence.domain = ""
+            if argv == [RELEASE]:
+                self.fence.released = True
                 channel.exit(0)
                 return
         if argv == ["docker", "system", "dial-stdio"]:
@@ -205,12 +205,12 @@ class SimHost:
     def _pass_fence(self, channel: "Channel", number: int, domain: str) -> bool:
         refusal = self.fence.refusal(number, domain)
         if refusal:
-            channel.exit(FENCE_REFUSED, f"{FENCE}: {refusal}\n")
+            channel.exit(REFUSED, f"{ARGV0}: {refusal}\n")
             return False
         for other, token in list(self._fenced.items()):
             if token != (number, domain):
                 other.hang_up()
-        self.fence.number, self.fence.domain = number, domain
+        self.fence = Fence(number, domain, released=False)
         self._fenced[channel] = (number, domain)
         return True
 

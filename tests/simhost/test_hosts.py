@@ -4,6 +4,8 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import pytest
 from tests.simhost import (
@@ -26,17 +28,20 @@ from dotmac_operator.core import names, proxy
 from dotmac_operator.core.facts import ContainerFact
 from dotmac_operator.core.secret import SecretStr
 from dotmac_operator.hosts.engine import DockerEngine
-from dotmac_operator.hosts.pool import SshHostPool, SshSettings
+from dotmac_operator.hosts.fence import FenceToken
+from dotmac_operator.hosts.pool import SshHost, SshHostPool, SshSettings
 from dotmac_operator.hosts.port import (
     AuthenticationFailed,
     Conflict,
     DeadlineExceeded,
     DockerAbsent,
     EngineError,
+    Fenced,
     ForwardingRefused,
     HostError,
     HostKeyChanged,
     HostUnreachable,
+    ManagedElsewhere,
     NotFound,
     ProbeRefused,
 )
@@ -292,13 +297,44 @@ def test_the_host_runs_few_programs(fleet, sim, box):
     assert host.run(["no-such-program"]).exit_code == 127
 
 
-def test_the_fence_lets_older_operators_in_no_more(fleet, sim, connect):
-    def fenced(number: int, domain: str = "one") -> tuple[int, bytes]:
-        told = connect().run(["sh", "-c", "constant", "dotmac-fence", str(number), domain, "true"])
-        return told.exit_code, told.stderr
+@dataclass
+class Leading:
+    """A fence whose number a test gives."""
 
-    assert fenced(4)[0] == fenced(5)[0] == fenced(5)[0] == 0
-    assert fenced(4) == (76, b"dotmac-fence: refused 5\n")
-    assert fenced(6, "two")[0] == 76
-    assert b"elsewhere one " in fenced(6, "two")[1]
-    assert fenced(6)[0] == 0
+    number: int
+    domain: str = "one"
+
+    def token(self) -> FenceToken:
+        return FenceToken(self.number, self.domain)
+
+    def refused(self, kept: int) -> None:
+        """Nobody to tell."""
+
+
+def test_the_fence_ends_what_older_operators_do_and_lets_them_in_no_more(fleet, sim):
+    with ExitStack() as pools:
+
+        def operator(number: int, domain: str = "one") -> SshHost:
+            pool = SshHostPool(SshSettings(attempts=1, refusal_seconds=0.0), fence=Leading(number, domain))
+            pools.callback(pool.close)
+            return pool.get(fleet.address_of(sim))
+
+        old, new = operator(4), operator(5)
+        events = old.engine.events(0)
+        old.probe()
+        new.probe()
+        with pytest.raises(HostError):
+            next(events)
+        with pytest.raises(Fenced) as told:
+            old.probe()
+        assert told.value.kept == sim.fence.number == 5
+        with pytest.raises(ManagedElsewhere):
+            operator(6, "two").probe()
+        operator(6).run(["true"])
+        assert sim.fence.number == 6
+        operator(6).release()
+        with pytest.raises(Fenced):
+            operator(5).probe()
+        operator(1, "two").probe()
+        with pytest.raises(ManagedElsewhere):
+            operator(7).probe()
