@@ -69,13 +69,14 @@ def build_facade(settings: Settings) -> Facade:
     side_engine = make_engine(settings, pool_size=8)
     vault = Vault(settings)
     domains = SettingsStore(make_sessions(side_engine), vault, settings.overrides)
-    fleet = build_fleet(settings, sessions, vault)
+    reading = make_sessions(engine, autocommit=True)
+    fleet = build_fleet(settings, sessions, reading, vault)
     facade = Facade(
         settings=settings,
         engine=engine,
         side_engine=side_engine,
         sessions=sessions,
-        reading=make_sessions(engine, autocommit=True),
+        reading=reading,
         redis=redis,
         tokens=TokenIssuer(settings),
         identity=Identity(sessions, redis, domains),

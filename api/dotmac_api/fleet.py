@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import make_url
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from dotmac_api.database import Sessions
 from dotmac_api.gateway.client import ClusterAddress, KubernetesClient
 from dotmac_api.gateway.writes import Gateway
-from dotmac_api.instances.pages import EncodedInstances
+from dotmac_api.instances.pages import InstancePages
 from dotmac_api.live.hub import Hub
 from dotmac_api.mirror import projector, readiness
 from dotmac_api.mirror.projector import Projector, mirror_engine
@@ -40,7 +40,7 @@ class Fleet:
     hub: Hub
     dispatcher: Dispatcher
     engine: AsyncEngine
-    encoded: EncodedInstances = field(default_factory=EncodedInstances)
+    pages: InstancePages
 
     @property
     def namespace(self) -> str | None:
@@ -82,7 +82,7 @@ class Fleet:
         return {"lag_seconds": round(lag, 3)}
 
 
-def build_fleet(settings: Settings, sessions: Sessions, vault: Vault) -> Fleet:
+def build_fleet(settings: Settings, sessions: Sessions, reading: Sessions, vault: Vault) -> Fleet:
     client = KubernetesClient(ClusterAddress(settings.kubeconfig, settings.kube_context))
     sender = Dispatcher(sessions, vault, settings.webhook_networks)
     conninfo = make_url(settings.database_url.get_secret_value()).set(drivername="postgresql")
@@ -94,4 +94,5 @@ def build_fleet(settings: Settings, sessions: Sessions, vault: Vault) -> Fleet:
         hub=Hub(sessions, conninfo.render_as_string(hide_password=False), sender.wake),
         dispatcher=sender,
         engine=mirror_engine(settings),
+        pages=InstancePages(reading),
     )

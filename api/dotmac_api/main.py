@@ -34,12 +34,12 @@ from dotmac_api.webhooks import endpoints as webhooks
 
 PREFIX = "/api/v1"
 
-# One line for each noun.
+# One line for each noun. A request tries them in this order, so what is asked for most comes first.
 ROUTERS: tuple[APIRouter, ...] = (
+    instances.router,
+    servers.router,
     auth.router,
     people.router,
-    servers.router,
-    instances.router,
     catalog.router,
     live.router,
     webhooks.router,

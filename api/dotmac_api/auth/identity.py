@@ -5,20 +5,24 @@ moves the epoch, a revoked session leaves a tombstone, so both take effect at on
 database answers.
 """
 
+import functools
 import json
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_api.auth.models import ApiKey, AuthSession, UserCredential
+from dotmac_api.batch import Batch
 from dotmac_api.database import Sessions, after_commit
 from dotmac_api.domains.store import SettingsStore
 from dotmac_api.errors import Unauthorized
@@ -144,9 +148,12 @@ def _dump(principal: Principal, epoch: str) -> str:
     )
 
 
-def _load(data: dict[str, Any]) -> Principal:
+@functools.lru_cache(maxsize=4096)
+def _load(cached: str) -> tuple[str, Principal]:
+    """The epoch under which a Principal was kept, and the Principal; the same text is read many times."""
+    data: dict[str, Any] = orjson.loads(cached)
     organisations = data["organisations"]
-    return Principal(
+    return data["epoch"], Principal(
         person_id=uuid.UUID(data["person"]),
         name=data["name"],
         session_id=uuid.UUID(data["session"]) if data["session"] else None,
@@ -178,16 +185,37 @@ class _Rate:
     seconds: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """Who `subject` is, counting one more request of it in `window`; counts are kept for `keep` seconds."""
+
+    subject: str
+    window: int
+    keep: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What Redis knows; `before` is the count of the window before, `count` that of this one."""
+
+    cached: str | None
+    revoked: bool
+    epoch: str
+    before: int
+    count: int
+
+
 class Identity:
     """Looks principals up, bounds their rate, and makes revocations and changes of rights effective at once.
 
-    One trip to Redis does all three for a request. The rate is a sliding window counter: the last window's count
-    weighs as much as it still overlaps, which costs two numbers instead of a list of times.
+    One trip to Redis does all three, for all requests that wait for it. The rate is a sliding window counter: the last
+    window's count weighs as much as it still overlaps, which costs two numbers instead of a list of times.
     """
 
     def __init__(self, sessions: Sessions, redis: Redis, store: SettingsStore) -> None:
         self._sessions, self._redis, self._store = sessions, redis, store
         self._local = _LocalCap()
+        self._asked = Batch(self._ask_redis)
 
     async def of_session(self, session_id: uuid.UUID) -> Principal:
         """The Principal of a session. Raises Unauthorized when it has ended or never was, TooManyRequests."""
@@ -224,13 +252,17 @@ class Identity:
         now = time.time()
         window = int(now // rate.seconds)
         try:
-            cached, tombstone, epoch = await self._ask_redis(subject, rate, window, now)
-            if tombstone:
+            known = await self._asked.ask(_Question(subject, window, rate.seconds * 2))
+            overlap = 1 - (now % rate.seconds) / rate.seconds
+            if known.before * overlap + known.count > rate.times:
+                raise too_many(rate.seconds - now % rate.seconds)
+            cached, epoch = known.cached, known.epoch
+            if known.revoked:
                 return None
             if cached:
-                data = json.loads(cached)
-                if data["epoch"] == epoch:
-                    return _load(data)
+                kept_under, kept = _load(cached)
+                if kept_under == epoch:
+                    return kept
         except RedisError as error:
             log.warning("Redis is away, asking the database who this is: %s", type(error).__name__)
             if self._local.hit(subject, window) > rate.times:
@@ -241,19 +273,23 @@ class Identity:
             await self._remember(subject, principal, epoch)
         return principal
 
-    async def _ask_redis(
-        self, subject: str, rate: _Rate, window: int, now: float
-    ) -> tuple[str | None, str | None, str]:
-        counter = f"dotmac:rate:{subject}:{{}}".format
+    async def _ask_redis(self, questions: list[_Question]) -> list[_Known]:
+        """One trip for all; requests of one subject are counted together and told apart by their place."""
+        times = Counter(questions)
         pipe = self._redis.pipeline(transaction=False)
-        pipe.mget([_cached(subject), _tombstone(subject), EPOCH, counter(window - 1)])
-        pipe.incr(counter(window))
-        pipe.expire(counter(window), rate.seconds * 2)
-        (cached, tombstone, epoch, before), count, _ = await pipe.execute()
-        overlap = 1 - (now % rate.seconds) / rate.seconds
-        if int(before or 0) * overlap + count > rate.times:
-            raise too_many(rate.seconds - now % rate.seconds)
-        return cached, tombstone, epoch or "0"
+        for question, count in times.items():
+            counter = f"dotmac:rate:{question.subject}:{{}}".format
+            pipe.mget([_cached(question.subject), _tombstone(question.subject), EPOCH, counter(question.window - 1)])
+            pipe.incrby(counter(question.window), count)
+            pipe.expire(counter(question.window), question.keep)
+        answers = iter(await pipe.execute())
+        found = dict(zip(times, zip(answers, answers, answers, strict=True), strict=True))
+        made = []
+        for question in questions:
+            (cached, tombstone, epoch, before), count, _ = found[question]
+            times[question] -= 1
+            made.append(_Known(cached, bool(tombstone), epoch or "0", int(before or 0), count - times[question]))
+        return made
 
     async def _remember(self, subject: str, principal: Principal, epoch: str) -> None:
         try:
