@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from kubernetes import client
@@ -9,7 +10,8 @@ from kubernetes.client.exceptions import ApiException
 
 from dotmac_crds.base import GROUP
 from dotmac_crds.kinds import KINDS, Kind
-from dotmac_operator import kube
+from dotmac_operator import kube, leader
+from dotmac_operator.leases import KubeLeases, LeaseError
 from dotmac_operator.settings import Settings
 
 
@@ -41,6 +43,10 @@ RIGHTS: tuple[Right, ...] = (
 )
 
 
+LEASE_RIGHT = Right("coordination.k8s.io", "leases", ("get", "create", "update"))
+"""In the namespace of the leader's Lease."""
+
+
 def run(settings: Settings) -> Iterator[Result]:
     """All checks, in the order in which one would mend them.
 
@@ -54,11 +60,32 @@ def run(settings: Settings) -> Iterator[Result]:
         raise kube.NoCluster(f"the API does not answer ({type(error).__name__}): check KUBECONFIG") from None
     yield Result(f"kubernetes {version.git_version}", True)
     yield from (_crd(api, kind) for kind in KINDS)
+    if settings.leader_election:
+        yield from _leader(api, settings)
     places = [""] if settings.all_namespaces else settings.namespaces
     for right in RIGHTS:
         for namespace in [""] if right.cluster else places:
             for verb in right.verbs:
                 yield _right(api, right, verb, namespace)
+
+
+def _leader(api: client.ApiClient, settings: Settings) -> Iterator[Result]:
+    name = leader.lease_name(settings)
+    for verb in LEASE_RIGHT.verbs:
+        yield _right(api, LEASE_RIGHT, verb, name.namespace)
+    leases = KubeLeases(api, name, kube.TIMEOUT[0], settings.fencing_domain)
+    try:
+        yield Result(f"hosts know these operators as {leases.domain()}", True)
+        held = leases.read()
+    except LeaseError as error:
+        yield Result(f"Lease {name}", False, str(error))
+        return
+    if held is None or not held.holder:
+        yield Result(f"Lease {name}: no operator leads", True)
+        return
+    age = (datetime.now(UTC) - held.renewed).total_seconds()
+    told = f"{held.holder}, number {leader.number_of(held)}, renewed {age:.0f} s ago"
+    yield Result(f"Lease {name}: held by {told}" + ("" if age <= held.duration else ": it has run out"), True)
 
 
 def _crd(api: client.ApiClient, kind: Kind) -> Result:

@@ -44,15 +44,20 @@ def run(
     """Run the operator, in a cluster or with a kubeconfig, until SIGTERM or SIGINT."""
     from dotmac_operator import logs, main
     from dotmac_operator.kube import NoCluster
+    from dotmac_operator.leader import LeadershipLost
+    from dotmac_operator.leases import LeaseForbidden
     from dotmac_operator.serving.listener import AddressTaken
 
     settings = _settings(namespace, all_namespaces, log_format=log_format, log_level=log_level)
     logs.configure(settings.log_format, settings.log_level)
     try:
         asyncio.run(main.run(settings))
-    except (NoCluster, AddressTaken) as error:
+    except (NoCluster, LeaseForbidden, AddressTaken) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+    except LeadershipLost as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 @app.command()

@@ -16,6 +16,7 @@ from dotmac_crds.base import API_VERSION, FINALIZER, GROUP, VERSION
 from dotmac_crds.kinds import KINDS
 from dotmac_operator.core import names
 from dotmac_operator.core.secret import SecretStr
+from dotmac_operator.hosts.port import NotLeading
 from dotmac_operator.reconcile.ports import Body, ClusterError, Gone, ObjectRef
 
 log = logging.getLogger(__name__)
@@ -51,16 +52,22 @@ def connect(pool_size: int = 32) -> client.ApiClient:
 
 def current_namespace() -> str:
     """The namespace of the pod, else of the kubeconfig's current context, else `default`; as kubectl chooses."""
-    try:
-        with open("/var/run/secrets/kubernetes.io/serviceaccount/namespace", encoding="utf-8") as file:
-            return file.read().strip()
-    except OSError:
-        pass
+    if namespace := pod_namespace():
+        return namespace
     try:
         _, active = config.list_kube_config_contexts()
     except (config.ConfigException, OSError):
         return "default"
     return str(active.get("context", {}).get("namespace") or "default")
+
+
+def pod_namespace() -> str:
+    """The namespace of the pod; "" outside of one."""
+    try:
+        with open("/var/run/secrets/kubernetes.io/serviceaccount/namespace", encoding="utf-8") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def _typed[F: Callable[..., Any]](call: F) -> F:
@@ -83,11 +90,20 @@ def _typed[F: Callable[..., Any]](call: F) -> F:
 class KubeCluster:
     """Implements `reconcile.ports.Cluster`."""
 
-    def __init__(self, api: client.ApiClient) -> None:
+    def __init__(self, api: client.ApiClient, may_write: Callable[[], object] = lambda: None) -> None:
+        """`may_write` raises NotLeading when another operator leads."""
+        self._may_write = may_write
         self._custom = client.CustomObjectsApi(api)
         self._core = client.CoreV1Api(api)
         self.writes = 0
         """Writes so far, for tests and metrics: a steady fleet makes none."""
+
+    def _before_write(self) -> None:
+        try:
+            self._may_write()
+        except NotLeading as error:
+            raise ClusterError(str(error)) from None
+        self.writes += 1
 
     @_typed
     def secret(self, namespace: str, name: str) -> Mapping[str, SecretStr] | None:
@@ -104,7 +120,7 @@ class KubeCluster:
         encoded = {key: base64.b64encode(value.reveal().encode()).decode() for key, value in values.items()}
         labels = {names.MANAGED_BY: names.OPERATOR, names.INSTANCE: owner.name}
         owned = _owner_reference(owner)
-        self.writes += 1
+        self._before_write()
         try:
             found = self._core.read_namespaced_secret(name, owner.namespace, _request_timeout=TIMEOUT)
         except ApiException as error:
@@ -127,14 +143,14 @@ class KubeCluster:
         owners = self._owners(owner, name)
         kept = [reference for reference in owners or [] if reference["uid"] != owner.uid]
         if owners and kept != owners:
-            self.writes += 1
+            self._before_write()
             self._patch_secret(owner.namespace, name, {"metadata": {"ownerReferences": kept or None}})
 
     @_typed
     def claim_credentials(self, owner: ObjectRef, name: str) -> None:
         owners = self._owners(owner, name)
         if owners == []:
-            self.writes += 1
+            self._before_write()
             claimed = [_plain(_owner_reference(owner))]
             self._patch_secret(owner.namespace, name, {"metadata": {"ownerReferences": claimed}})
 
@@ -165,7 +181,7 @@ class KubeCluster:
         if ref.namespace:
             meta["namespace"] = ref.namespace
         body = {"apiVersion": API_VERSION, "kind": ref.kind, "metadata": meta, "status": status}
-        self.writes += 1
+        self._before_write()
         options = {
             "field_manager": FIELD_MANAGER,
             "force": True,
@@ -184,7 +200,7 @@ class KubeCluster:
         wanted = [name for name in finalizers if name != FINALIZER] + ([FINALIZER] if present else [])
         # With the version that the list was read from, so that somebody else's finalizer is never lost.
         body = {"metadata": {"resourceVersion": ref.resource_version, "uid": ref.uid, "finalizers": wanted}}
-        self.writes += 1
+        self._before_write()
         options = {
             "field_manager": FIELD_MANAGER,
             "_content_type": "application/merge-patch+json",
@@ -216,10 +232,10 @@ class KubeCluster:
             reporting_instance=FIELD_MANAGER,
             action="Reconcile",
         )
-        self.writes += 1
         try:
+            self._before_write()
             self._core.create_namespaced_event(namespace, body, _request_timeout=TIMEOUT)
-        except (ApiException, HTTPError) as error:
+        except (ApiException, HTTPError, ClusterError) as error:
             log.warning("event %s of %s was lost: %s", reason, ref.key, type(error).__name__)
 
     def _write(self, verb: str, suffix: str, ref: ObjectRef, body: Body, options: dict[str, Any]) -> Body:

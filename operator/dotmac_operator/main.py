@@ -12,7 +12,7 @@ from typing import Any
 import kopf
 
 from dotmac_crds.base import GROUP
-from dotmac_operator import kube
+from dotmac_operator import kube, leader
 from dotmac_operator.handlers.routing import Routing
 from dotmac_operator.handlers.watch import Watch
 from dotmac_operator.handlers.workers import Pass, Workers
@@ -30,15 +30,20 @@ log = logging.getLogger(__name__)
 
 
 async def run(settings: Settings, ready: asyncio.Event | None = None) -> None:
-    """Runs until SIGTERM or SIGINT. `ready` is set once every object was listed."""
+    """Runs until SIGTERM or SIGINT. `ready` is set once every object was listed.
+
+    Raises:
+        leader.LeadershipLost, leases.LeaseForbidden, kube.NoCluster
+    """
     pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="pass")
     store = Store()
-    cluster = kube.KubeCluster(kube.connect(settings.workers + 4))
+    election = leader.elect(settings)
+    cluster = kube.KubeCluster(kube.connect(settings.workers + 4), *([election.token] if election else []))
     passes: dict[str, Pass] = {}
     workers = Workers(passes, pool, settings.resync)
     routing = Routing(store, workers.wake)
     ssh = SshSettings(breaker_failures=settings.breaker_failures, breaker_seconds=settings.breaker_seconds)
-    hosts = Hosts(SshHostPool(ssh), routing.docker)
+    hosts = Hosts(SshHostPool(ssh, fence=election), routing.docker)
     passes.update(_passes(store, cluster, hosts, routing, workers))
     registry = kopf.OperatorRegistry()
     Watch(store, routing, workers).register(registry)
@@ -46,12 +51,17 @@ async def run(settings: Settings, ready: asyncio.Event | None = None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     workers.start(loop)
+    ends: list[Exception] = []
+    if election is not None:
+        _follow(election, workers, stop, ends)
+        election.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     log.info("watching %s", "all namespaces" if settings.all_namespaces else ", ".join(settings.namespaces))
     running = contextlib.ExitStack()
     try:
-        # Connections of its own: a log that is followed takes nothing from the passes.
+        # Connections of its own: a log that is followed takes nothing from the passes. They only read, so that they
+        # need no fence, and an operator that stands by answers too.
         start_diagnostics(settings, Diagnostics(store, cluster, hosts, SshHostPool(_impatient(ssh))), running)
         await kopf.operator(
             registry=registry,
@@ -67,7 +77,25 @@ async def run(settings: Settings, ready: asyncio.Event | None = None) -> None:
         running.close()
         await workers.stop()
         hosts.close()  # ends calls that are under way, so that their threads can end
+        if election is not None:
+            await asyncio.to_thread(election.stop)
         pool.shutdown(wait=False, cancel_futures=True)
+    if ends:
+        raise ends[0]
+
+
+def _follow(election: leader.Election, workers: Workers, stop: asyncio.Event, ends: list[Exception]) -> None:
+    """Passes run while this process leads. When it has lost the Lease for good it ends, and its successor is a new
+    process: nothing that was begun under one leader goes on under the next."""
+    loop = asyncio.get_running_loop()
+
+    def end(error: Exception) -> None:
+        ends.append(error)
+        loop.call_soon_threadsafe(stop.set)
+
+    workers.lead(False)
+    election.on_change.append(lambda leading: loop.call_soon_threadsafe(workers.lead, leading))
+    election.on_end.append(end)
 
 
 def _impatient(ssh: SshSettings) -> SshSettings:

@@ -40,6 +40,35 @@ class Settings(BaseSettings):
         default=None, description=f"At least {SHORTEST_TOKEN} characters that the facade must show. None: no endpoint."
     )
     diagnostics_token_file: Path | None = Field(default=None, description="A file with the token, read at the start.")
+    leader_election: bool = Field(default=True, description="Act only while holding a Lease, and fence hosts with it.")
+    leader_election_name: str = Field(
+        default="dotmac-operator", pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$", description="Name of the Lease."
+    )
+    leader_election_namespace: str = Field(
+        default="", description="Namespace of the Lease; empty: the pod's, else the first one watched."
+    )
+    leader_election_lease_duration: float = Field(default=10.0, ge=3, description="Others take the Lease after this.")
+    leader_election_renew_deadline: float = Field(default=7.0, ge=2, description="Unrenewed for so long: no more acts.")
+    leader_election_retry_period: float = Field(default=2.0, ge=0.5, description="Between two looks at the Lease.")
+    fencing_domain: str = Field(
+        default="",
+        pattern=r"^([a-z0-9][a-z0-9.-]{0,199})?$",
+        description="Who manages the hosts, as they remember it; empty: namespace, name and cluster of the Lease.",
+    )
+
+    @model_validator(mode="after")
+    def _lease_times(self) -> Self:
+        lease, renew, retry = (
+            self.leader_election_lease_duration,
+            self.leader_election_renew_deadline,
+            self.leader_election_retry_period,
+        )
+        if not lease > renew > 1.2 * retry:  # the rule of client-go
+            raise ValueError(
+                "LEADER_ELECTION_LEASE_DURATION must exceed LEADER_ELECTION_RENEW_DEADLINE, which must exceed "
+                "1.2 times LEADER_ELECTION_RETRY_PERIOD"
+            )
+        return self
 
     @field_validator("namespaces", mode="before")
     @classmethod

@@ -107,7 +107,12 @@ class DockerHost:
         if self.namespaced:
             self._make_namespace()
         self._dockerd = Dockerd(self._dockerd_settings())
-        self._sshd = self._make_sshd({"DOCKER_HOST": f"unix://{self._dockerd.socket}"})
+        # A host of its own has /var/lib for the leader's number; these share this machine's.
+        fence = self._runtime / "fence"
+        fence.mkdir(mode=0o700)
+        shutil.chown(fence, self.user)
+        environment = {"DOCKER_HOST": f"unix://{self._dockerd.socket}", "DOTMAC_FENCE_DIR": str(fence)}
+        self._sshd = self._make_sshd(environment)
         self._dockerd.start()
         self._sshd.start()
 

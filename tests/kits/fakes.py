@@ -400,6 +400,9 @@ class FakeHost:
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", deadline: float = 60.0) -> ExecResult:
         raise AssertionError("no step runs a program on the host")
 
+    def release(self) -> None:
+        self.released = True
+
     def disk(self, path: str) -> DiskFact:
         self.engine._read()
         return DiskFact(100 * 2**30, 50 * 2**30)

@@ -31,9 +31,20 @@ class Workers:
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
+        self._leading = asyncio.Event()
+        self._leading.set()
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+
+    def lead(self, leading: bool) -> None:
+        """While another operator leads no pass begins; each object gets one when this process leads (again)."""
+        if not leading:
+            self._leading.clear()
+            return
+        self._leading.set()
+        for flag in self._flags.values():
+            flag.set()
 
     def wake(self, kind: str, key: str) -> None:
         """Thread-safe. Starts the object's task when it has none."""
@@ -66,6 +77,7 @@ class Workers:
         failures = 0
         while True:
             await asyncio.sleep(COALESCE)
+            await self._leading.wait()
             flag.clear()
             outcome = await self._pass(kind, key)
             if outcome.gone and not flag.is_set():

@@ -130,7 +130,6 @@ class SshHost:
             return said
 
     def release(self) -> None:
-        """Lets the operators of another control plane have this host. Does nothing without a fence."""
         if self._fence is not None:
             self.run([RELEASE], deadline=READ_SECONDS)
 

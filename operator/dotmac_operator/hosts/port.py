@@ -297,6 +297,9 @@ class Host(Protocol):
     def run(self, argv: Sequence[str], *, stdin: bytes = b"", deadline: float = 60.0) -> ExecResult:
         """One program on the host, by argv only: quoted by one function, never a shell string. Values go by stdin."""
 
+    def release(self) -> None:
+        """Lets the operators of another control plane manage this host, which else refuses them."""
+
     def disk(self, path: str) -> DiskFact:
         """The file system that holds `path`."""
 

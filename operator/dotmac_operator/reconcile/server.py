@@ -183,6 +183,7 @@ class ServerReconciler:
             engine.remove_container(names.PROXY_CONTAINER)
             engine.remove_network(names.PROXY_NETWORK)
             engine.remove_volume(names.PROXY_CONFIG_VOLUME)
+            inventory.host.release()
         except HostError as error:
             self._cluster.event(server.ref, "Warning", "ProxyLeft", f"its proxy was not removed: {error}"[:1000])
 

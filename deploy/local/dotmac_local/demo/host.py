@@ -13,6 +13,8 @@ from dotmac_local.demo.report import say
 from dotmac_local.demo.sshd import Sshd, SshdSettings, user_exists
 from dotmac_local.demo.state import DIRECTORY, LOGS, RUNTIME, USER, Settings
 
+FENCE = RUNTIME / "fence"
+
 ADDRESS = "127.0.0.1"
 SYSTEM_SOCKETS = (Path("/run/docker.sock"), Path("/var/run/docker.sock"))
 ARCHIVES_OF_DEMO = ("postgresql", "redis", "caddy", "tryton")
@@ -52,11 +54,16 @@ def ensure_user(settings: Settings) -> None:
              "--password", "*", USER])  # fmt: skip
     if group != USER:
         set_membership(USER, group, member=True)
+    # Where the host keeps the operators' number: this user has no home. A demo begun anew is another control plane.
+    FENCE.mkdir(parents=True, exist_ok=True)
+    FENCE.chmod(0o700)
+    shutil.chown(FENCE, USER)
+    (FENCE / "record").unlink(missing_ok=True)
 
 
 def sshd(settings: Settings) -> Sshd:
     """The demo's sshd, running or not."""
-    environment = {"DOCKER_HOST": f"unix://{settings.engine_socket}"}
+    environment = {"DOCKER_HOST": f"unix://{settings.engine_socket}", "DOTMAC_FENCE_DIR": str(FENCE)}
     return Sshd(
         SshdSettings(ADDRESS, settings.ssh_port, USER, environment),
         keys=DIRECTORY / "keys",
