@@ -59,6 +59,7 @@ async def run(settings: Settings, ready: asyncio.Event | None = None) -> None:
         loop.add_signal_handler(number, stop.set)
     log.info("watching %s", "all namespaces" if settings.all_namespaces else ", ".join(settings.namespaces))
     running = contextlib.ExitStack()
+    resting = asyncio.create_task(_rest(stop, workers, hosts, election))
     try:
         # Connections of its own: a log that is followed takes nothing from the passes. They only read, so that they
         # need no fence, and an operator that stands by answers too.
@@ -75,13 +76,20 @@ async def run(settings: Settings, ready: asyncio.Event | None = None) -> None:
     finally:
         log.info("stopping")
         running.close()
-        await workers.stop()
-        hosts.close()  # ends calls that are under way, so that their threads can end
-        if election is not None:
-            await asyncio.to_thread(election.stop)
+        stop.set()
+        await resting
         pool.shutdown(wait=False, cancel_futures=True)
     if ends:
         raise ends[0]
+
+
+async def _rest(stop: asyncio.Event, workers: Workers, hosts: Hosts, election: leader.Election | None) -> None:
+    """Stops to act and gives the Lease back at once, while Kopf takes seconds to end its watches."""
+    await stop.wait()
+    await workers.stop()
+    hosts.close()  # ends calls that are under way, so that their threads can end
+    if election is not None:
+        await asyncio.to_thread(election.stop)
 
 
 def _follow(election: leader.Election, workers: Workers, stop: asyncio.Event, ends: list[Exception]) -> None:
