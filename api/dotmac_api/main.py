@@ -19,6 +19,7 @@ from dotmac_api.errors import ERROR_RESPONSES, install_handlers
 from dotmac_api.facade import Facade, build_facade
 from dotmac_api.idempotency.middleware import Idempotency
 from dotmac_api.instances import endpoints as instances
+from dotmac_api.instances import life_endpoints as life
 from dotmac_api.live import endpoints as live
 from dotmac_api.metrics import RequestMetrics
 from dotmac_api.middleware import BodyLimit, RequestContext
@@ -40,6 +41,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     servers.router,
     auth.router,
     people.router,
+    life.router,
     catalog.router,
     live.router,
     webhooks.router,

@@ -30,7 +30,8 @@ def intent_of(principal: Principal, if_match: str | None, *, force: bool = False
         versions = frozenset(
             part.strip().strip('"') for part in if_match.split(",") if not part.strip().startswith("W/")
         )
-    return Intent(actor=f"{principal.name} ({principal.person_id})", if_match=versions, force=force)
+    person = str(principal.person_id)
+    return Intent(actor=f"{principal.name} ({person})", person=person, if_match=versions, force=force)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Writes by server-side apply in the name of the person who asked."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dotmac_api.gateway.client import APPLY, KubernetesClient, Object, resource_path
@@ -36,6 +36,8 @@ class Intent:
 
     actor: str
     """Put into the annotation `platform.dotmac.io/requested-by`."""
+    person: str = ""
+    """Id of the person."""
     if_match: frozenset[str] | None = None
     """resourceVersions of which the object must still have one; None: any."""
     force: bool = False
@@ -49,6 +51,17 @@ class Change:
     edit: Callable[[Object], None]
     removes: tuple[tuple[str, ...], ...] = ()
     """Paths, in the notation of managedFields, that must be gone afterwards."""
+    look: Callable[[Object], None] = lambda _: None
+    """Gets the whole object, as it is before the edit; what it raises stops the change."""
+
+
+@dataclass(frozen=True)
+class New:
+    """An object to make."""
+
+    spec: Object
+    labels: dict[str, str] = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
 
 
 class Gateway:
@@ -63,7 +76,7 @@ class Gateway:
         _same(found, target)
         return found
 
-    async def create(self, target: Target, spec: Object, labels: dict[str, str], intent: Intent) -> Object:
+    async def create(self, target: Target, new: New, intent: Intent) -> Object:
         """Makes the object. Raises Refused: 409 AlreadyExists, 422 with causes.
 
         Apply makes or changes, so the caller holds a lock per name between its replicas; between us and other
@@ -76,12 +89,12 @@ class Gateway:
                 raise
         else:
             raise _exists(target)
-        metadata: Object = {"name": target.name, "annotations": {REQUESTED_BY: intent.actor}}
+        metadata: Object = {"name": target.name, "annotations": new.annotations | {REQUESTED_BY: intent.actor}}
         if target.namespace:
             metadata["namespace"] = target.namespace
-        if labels:
-            metadata["labels"] = labels
-        body = {"apiVersion": API_VERSION, "kind": target.kind.name, "metadata": metadata, "spec": spec}
+        if new.labels:
+            metadata["labels"] = new.labels
+        body = {"apiVersion": API_VERSION, "kind": target.kind.name, "metadata": metadata, "spec": new.spec}
         status, made = await self._apply(target, body, force=False)
         if status != 201:
             raise _exists(target)
@@ -97,8 +110,9 @@ class Gateway:
             live = await self.get(target)
             if intent.if_match is not None and live["metadata"]["resourceVersion"] not in intent.if_match:
                 raise Refused(409, "Conflict", "the object was changed since it was read")
+            change.look(live)
             for path in change.removes:
-                _removable(live, path)
+                removable(live, path)
             body = owned(live, MANAGER)
             change.edit(body)
             annotations = body["metadata"].setdefault("annotations", {})
@@ -136,7 +150,8 @@ def _exists(target: Target) -> Refused:
     return Refused(409, "AlreadyExists", f"{target.kind.name} {target.name} already exists", (cause,))
 
 
-def _removable(live: Object, path: tuple[str, ...]) -> None:
+def removable(live: Object, path: tuple[str, ...]) -> None:
+    """Raises Refused (409) when somebody else owns the field: server-side apply would leave it there."""
     others = other_owners(live, path, MANAGER)
     if others:
         field = ".".join(step.removeprefix("f:") for step in path)

@@ -3,13 +3,13 @@
 import uuid
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query, Response, status
+from fastapi import APIRouter, Query, Response, status
 from fastapi import Path as UrlPath
 
 from dotmac_api.access import require
+from dotmac_api.audit.trail import Note
 from dotmac_api.database import DatabaseSession
-from dotmac_api.deps import FacadeDep, IfMatch
-from dotmac_api.etag import etag_of, set_etag
+from dotmac_api.deps import FacadeDep
 from dotmac_api.gateway.edge import intent_of
 from dotmac_api.instances import service
 from dotmac_api.instances.schemas import (
@@ -24,24 +24,22 @@ from dotmac_api.instances.schemas import (
     InstanceUpdate,
     PlanChange,
     PlanRead,
+    StatusWord,
     StepsRead,
     TransitionRead,
     VersionChange,
 )
-from dotmac_api.instances.service import InstanceWriter
-from dotmac_api.mirror.models import InstanceRow
+from dotmac_api.instances.writer import Defaults, InstanceWriter, wire_domain
+from dotmac_api.instances.writing import Changing, Deploying, Readable, Reader, Write, answer, writing
 from dotmac_api.principal import Principal
-from dotmac_api.schemas import ListSlice, Page, Slice
+from dotmac_api.schemas import ListSlice, Page, Slice, page_of
 from dotmac_crds.base import SUBDOMAIN
 
 router = APIRouter(prefix="/instances", tags=["instances"])
 
-Reader = Annotated[Principal, require("instances:read")]
-Force = Annotated[bool, Query(description="take the changed fields over from other managers, such as kubectl")]
 Name = Annotated[str | None, Query(max_length=253, pattern=r"^[^\x00]*$")]
 FlagKey = Annotated[str, UrlPath(min_length=1, max_length=63, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
 Host = Annotated[str, UrlPath(min_length=1, max_length=253, pattern=SUBDOMAIN)]
-Status = Literal["provisioned", "deploying", "running", "stopped", "error"]
 EventName = Literal[
     "instance.created",
     "instance.deleted",
@@ -53,49 +51,10 @@ EventName = Literal[
 ]
 
 
-async def _readable(principal: Reader, session: DatabaseSession, instance_id: uuid.UUID) -> InstanceRow:
-    return await service.find_instance(session, principal, instance_id)
-
-
-Readable = Annotated[InstanceRow, Depends(_readable)]
-
-
-class Write:
-    """What a write on one instance needs: its row as the caller sees it, and the writer in the caller's name."""
-
-    def __init__(self, row: InstanceRow, writer: InstanceWriter) -> None:
-        self.row = row
-        self.writer = writer
-
-
-def _writing(permission: str, *, admin: bool = False) -> object:
-    async def prepare(
-        principal: Annotated[Principal, require(permission, admin=admin)],
-        session: DatabaseSession,
-        facade: FacadeDep,
-        instance_id: uuid.UUID,
-        if_match: IfMatch = None,
-        force: Force = False,
-    ) -> Write:
-        row = await service.find_instance(session, principal, instance_id)
-        return Write(row, InstanceWriter(facade.fleet.gateway, intent_of(principal, if_match, force=force)))
-
-    return Depends(prepare)
-
-
-Changing = Annotated[Write, _writing("instances:write")]
-Deploying = Annotated[Write, _writing("instances:deploy")]
-
-
-def answer(response: Response, row: InstanceRow) -> InstanceRead:
-    set_etag(response, etag_of(row.resource_version))
-    return InstanceRead.of(row)
-
-
 class InstanceQuery(Slice):
     """The query of the list. One model: its fields are checked together, which costs a third of checking each alone."""
 
-    status: Status | None = None
+    status: StatusWord | None = None
     org_code: Name = None
     server_id: uuid.UUID | None = None
     plan: Name = None
@@ -123,12 +82,17 @@ async def create_instance(
     principal: Annotated[Principal, require("instances:write")],
     session: DatabaseSession,
     facade: FacadeDep,
+    note: Note,
     body: InstanceCreate,
     response: Response,
 ) -> InstanceRead:
     """Accepted by Kubernetes; the operator then deploys it. Follow it at /instances/{id}/stream or /steps."""
-    writer = InstanceWriter(facade.fleet.gateway, intent_of(principal, None))
-    return answer(response, await writer.create(session, principal, body, facade.settings.namespace))
+    base_domain = await facade.domains.text("platform", "base_domain")
+    strategy = await facade.domains.text("platform", "default_server_strategy")
+    writer = InstanceWriter(facade.fleet.gateway, intent_of(principal, None), principal)
+    row = await writer.create(session, body, Defaults(facade.settings.namespace, base_domain, strategy))
+    note.on("instances", row.instance_id, row.org_code)
+    return answer(response, row)
 
 
 @router.get("/{instance_id}")
@@ -143,7 +107,7 @@ async def update_instance(write: Changing, body: InstanceUpdate, response: Respo
 
 @router.delete("/{instance_id}", status_code=status.HTTP_202_ACCEPTED)
 async def delete_instance(
-    write: Annotated[Write, _writing("instances:delete", admin=True)], response: Response
+    write: Annotated[Write, writing("instances:delete", admin=True)], response: Response
 ) -> InstanceRead:
     """The operator removes it from its host; its data as `deletion_policy` says. Waits while `deletion_protected`."""
     return answer(response, await write.writer.delete(write.row))
@@ -164,7 +128,7 @@ async def reconfigure(write: Deploying, body: InstanceUpdate, response: Response
 
 
 @router.post("/{instance_id}/restart", status_code=status.HTTP_202_ACCEPTED)
-async def restart(write: Annotated[Write, _writing("instances:restart")], response: Response) -> InstanceRead:
+async def restart(write: Annotated[Write, writing("instances:restart")], response: Response) -> InstanceRead:
     """Replaces the application's containers; the old ones serve until the new ones are healthy."""
     return answer(response, await write.writer.restart(write.row))
 
@@ -205,8 +169,7 @@ async def list_events(
     row: Readable, session: DatabaseSession, page: ListSlice, event: EventName | None = None
 ) -> Page[TransitionRead]:
     """What changed on it, as history: conditions, steps, releases, repairs. Newest first unless asked otherwise."""
-    rows, count = await service.list_events(session, row, page, event)
-    return Page(items=[TransitionRead.of(r) for r in rows], count=count, limit=page.limit, offset=page.offset)
+    return page_of(await service.list_events(session, row, page, event), page, TransitionRead.of)
 
 
 @router.put("/{instance_id}/flags/{key}", status_code=status.HTTP_202_ACCEPTED)
@@ -239,7 +202,7 @@ async def list_domains(row: Readable, page: ListSlice) -> Page[DomainRead]:
 
 @router.post("/{instance_id}/domains", status_code=status.HTTP_202_ACCEPTED)
 async def add_domain(write: Changing, body: DomainBody, response: Response) -> InstanceRead:
-    return answer(response, await write.writer.add_domain(write.row, service.wire_domain(body.host, body.tls)))
+    return answer(response, await write.writer.add_domain(write.row, wire_domain(body.host, body.tls)))
 
 
 @router.delete("/{instance_id}/domains/{host}", status_code=status.HTTP_202_ACCEPTED)

@@ -1,22 +1,29 @@
 """Bodies of /instances."""
 
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, field_validator, model_validator
 
+from dotmac_api.gateway.writes import REQUESTED_BY
+from dotmac_api.instances import windows
+from dotmac_api.instances.approval import APPROVE, APPROVED_BY
+from dotmac_api.instances.windows import WindowBody, WindowRead
 from dotmac_api.mirror.models import InstanceRow, TransitionRow
 from dotmac_api.mirror.projection import STEP_WORDS, condition
 from dotmac_api.schemas import Body
 from dotmac_api.servers.schemas import ConditionRead, Labels, MirroredRead, common, reconciliation
-from dotmac_crds.base import Email, EnvName, Hostname, ObjectName, SecretKey
+from dotmac_crds.base import GROUP, Email, EnvName, Hostname, ObjectName, SecretKey
 from dotmac_crds.instance import FlagName, SettingName
 
+StatusWord = Literal["provisioned", "deploying", "running", "trial", "suspended", "archived", "stopped", "error"]
 OrgCode = Annotated[str, Field(min_length=2, max_length=40, pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,38}[A-Za-z0-9]$")]
 OrgName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Username = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]*$")]
 Value = Annotated[str, StringConstraints(max_length=4096, pattern=r"^[^\x00]*$", strip_whitespace=False)]
+TagKey = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$")]
+TagValue = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217")]
 
 
@@ -71,7 +78,25 @@ class InstanceSettings(Body):
     modules: Annotated[list[FlagName] | None, Field(max_length=64)] = None
     deletion_policy: Literal["Retain", "Delete"] | None = None
     deletion_protected: bool | None = None
+    final_backup: Annotated[bool | None, Field(description="dump the database before a deletion")] = None
+    trial_expires_at: Annotated[AwareDatetime | None, Field(description="suspended then; null: no trial")] = None
+    update_strategy: Literal["ZeroDowntime", "Recreate"] | None = None
+    pre_backup: Annotated[bool | None, Field(description="dump the database before another release")] = None
+    health_timeout: Annotated[
+        int | None, Field(ge=1, le=86_400, description="seconds for new containers to become healthy")
+    ] = None
+    rollback: Annotated[bool | None, Field(description="whether a release that fails gives way to the last one")] = None
+    maintenance_windows: Annotated[list[WindowBody] | None, Field(max_length=windows.MOST)] = None
+    approval: Annotated[
+        Literal["None", "Required"] | None,
+        Field(description="Required: disruptive work waits for the approval of a second person"),
+    ] = None
     labels: Labels | None = None
+
+    @field_validator("trial_expires_at")
+    @classmethod
+    def _storable(cls, value: datetime | None) -> datetime | None:
+        return value and value.astimezone(UTC).replace(microsecond=0)
 
 
 class InstanceCreate(InstanceSettings):
@@ -84,13 +109,18 @@ class InstanceCreate(InstanceSettings):
     server_id: uuid.UUID | None = None
     server: Annotated[ObjectName | None, Field(description="name of the server, instead of server_id")] = None
     placement: Annotated[
-        Labels | None, Field(description="labels of servers to choose among, instead of a server; {}: any")
+        Labels | None,
+        Field(
+            description="labels of servers to choose among, instead of a server; {}: any. Without any of the three,"
+            " the setting platform.default_server_strategy decides"
+        ),
     ] = None
+    tags: Annotated[dict[TagKey, TagValue], Field(max_length=64)] = {}
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if sum(value is not None for value in (self.server_id, self.server, self.placement)) != 1:
-            raise ValueError("send exactly one of server_id, server and placement")
+        if sum(value is not None for value in (self.server_id, self.server, self.placement)) > 1:
+            raise ValueError("send one of server_id, server and placement")
         return self
 
 
@@ -123,6 +153,13 @@ class FlagChange(Body):
     enabled: bool
 
 
+class TagChange(Body):
+    value: TagValue
+
+
+TAG = f"tag.{GROUP}/"
+"""What the annotations that hold tags begin with; nobody reads them but the facade."""
+
 SPEC_PATHS: dict[str, tuple[str, ...]] = {
     "org_name": ("orgName",),
     "release": ("releaseRef", "name"),
@@ -139,6 +176,14 @@ SPEC_PATHS: dict[str, tuple[str, ...]] = {
     "modules": ("modules",),
     "deletion_policy": ("deletion", "policy"),
     "deletion_protected": ("deletion", "protected"),
+    "final_backup": ("deletion", "finalBackup"),
+    "trial_expires_at": ("trial", "expiresAt"),
+    "update_strategy": ("update", "strategy"),
+    "pre_backup": ("update", "preBackup"),
+    "health_timeout": ("update", "healthTimeout"),
+    "rollback": ("update", "rollback"),
+    "maintenance_windows": ("maintenanceWindows",),
+    "approval": ("approval",),
 }
 """Field of the body -> where it is in Instance.spec."""
 
@@ -184,6 +229,21 @@ class DomainRead(BaseModel):
     tls: str | None
 
 
+class CertificateRead(BaseModel):
+    host: str
+    not_after: Annotated[datetime, Field(validation_alias="notAfter")]
+    issuer: str | None = None
+
+
+class RollbackRead(BaseModel):
+    """The last change that failed and gave way to what served before."""
+
+    previous: str
+    target: str
+    reason: str
+    at: datetime
+
+
 class InstanceRead(MirroredRead):
     instance_id: uuid.UUID
     server_id: uuid.UUID | None
@@ -193,7 +253,8 @@ class InstanceRead(MirroredRead):
     sector_type: str
     framework: str
     currency: str
-    status: Literal["provisioned", "deploying", "running", "stopped", "error"]
+    status: StatusWord
+    state: Literal["Running", "Suspended", "Archived"]
     phase: str | None
     domain: str | None
     domains: list[DomainRead]
@@ -212,6 +273,20 @@ class InstanceRead(MirroredRead):
     modules: list[str]
     deletion_policy: str
     deletion_protected: bool
+    final_backup: bool
+    trial_expires_at: datetime | None
+    suspended_at: datetime | None
+    archived_at: datetime | None
+    update_strategy: str | None
+    pre_backup: bool | None
+    health_timeout: int | None
+    rollback: bool | None
+    maintenance_windows: list[WindowRead]
+    next_window: datetime | None
+    approval: str
+    tags: dict[str, str]
+    certificates: list[CertificateRead]
+    last_rollback: RollbackRead | None
     step: str | None
     steps: list[StepRead]
     conditions: list[ConditionRead]
@@ -226,6 +301,7 @@ class InstanceRead(MirroredRead):
             | _columns(row)
             | _spec(row.spec)
             | _observed(row.observed)
+            | _life(row)
             | reconciliation(row.annotations, row.observed)
         )
 
@@ -252,7 +328,37 @@ def _spec(spec: dict[str, Any]) -> dict[str, Any]:
         "modules": spec.get("modules") or [],
         "deletion_policy": deletion.get("policy", "Retain"),
         "deletion_protected": deletion.get("protected", False),
+        "final_backup": deletion.get("finalBackup", False),
     }
+
+
+def _life(row: InstanceRow) -> dict[str, Any]:
+    """The state, how changes are put in place, and what others said about it."""
+    spec, observed = row.spec, row.observed
+    state, update = spec.get("state", "Running"), spec.get("update") or {}
+    suspended = next((c for c in observed.get("conditions") or () if c["type"] == "Suspended"), None)
+    since = suspended["lastTransitionTime"] if suspended and suspended["status"] == "True" else None
+    return {
+        "state": state,
+        "trial_expires_at": (spec.get("trial") or {}).get("expiresAt"),
+        "suspended_at": since if state != "Archived" else None,
+        "archived_at": since if state == "Archived" else None,
+        "update_strategy": update.get("strategy"),
+        "pre_backup": update.get("preBackup"),
+        "health_timeout": update.get("healthTimeout"),
+        "rollback": update.get("rollback"),
+        "maintenance_windows": [WindowRead.of(window) for window in spec.get("maintenanceWindows") or []],
+        "next_window": observed.get("nextWindow"),
+        "approval": spec.get("approval", "None"),
+        "tags": tags_of(row.annotations),
+        "certificates": observed.get("certificates") or [],
+        "last_rollback": observed.get("rollback"),
+    }
+
+
+def tags_of(annotations: dict[str, str]) -> dict[str, str]:
+    """Tags by their keys, of the annotations that they are kept in."""
+    return {k.removeprefix(TAG): v for k, v in sorted(annotations.items()) if k.startswith(TAG)}
 
 
 def _observed(observed: dict[str, Any]) -> dict[str, Any]:
@@ -303,11 +409,26 @@ class PlanRead(Progress):
 
     hash: str
     actions: list[PlannedActionRead]
+    approval_needed: Annotated[
+        bool, Field(description="waits for POST .../approvals/{hash}/approve by somebody who did not ask for it")
+    ]
+    approved_by: str | None
+    requested_by: Annotated[str | None, Field(description="who wrote last")]
+    next_window: Annotated[datetime | None, Field(description="when the work that waits for a window may begin")]
 
     @classmethod
     def of(cls, row: InstanceRow) -> Self:
         plan = row.observed.get("plan") or {}
-        return cls(**cls.marks(row), hash=plan.get("hash", ""), actions=plan.get("actions") or [])
+        approved = plan.get("hash") and row.annotations.get(APPROVE) == plan["hash"]
+        return cls(
+            **cls.marks(row),
+            hash=plan.get("hash", ""),
+            actions=plan.get("actions") or [],
+            approval_needed=condition(row.observed, "ApprovalNeeded") == "True" and not approved,
+            approved_by=row.annotations.get(APPROVED_BY) if approved else None,
+            requested_by=row.annotations.get(REQUESTED_BY),
+            next_window=row.observed.get("nextWindow"),
+        )
 
 
 class DriftRead(Progress):

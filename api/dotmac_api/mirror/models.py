@@ -86,7 +86,7 @@ class InstanceRow(Mirrored, Base):
     admin_email: Mapped[str]
     admin_username: Mapped[str]
     status: Mapped[str] = mapped_column(index=True)
-    """provisioned, deploying, running, stopped or error."""
+    """provisioned, deploying, running, trial, suspended, archived, stopped or error."""
     phase: Mapped[str | None]
     plan_id: Mapped[str]
     """Name of the InstanceClass."""

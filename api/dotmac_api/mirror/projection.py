@@ -26,6 +26,8 @@ INSTANCE_WORDS = {
     "Stalled": "error",
     "Unreachable": "error",
     "Deleting": "stopped",
+    "Suspended": "suspended",
+    "Archived": "archived",
 }
 """status.phase -> the earlier platform's word. Paused says nothing about the tenant: the conditions decide."""
 
@@ -130,6 +132,7 @@ def _instance(uid: uuid.UUID, spec: Mapping[str, Any], status: Mapping[str, Any]
     release = status.get("release") or {}
     url = status.get("url")
     domains = spec.get("domains") or []
+    word = instance_word(status)
     return {
         "instance_id": uid,
         "server_name": status.get("server") or (spec.get("serverRef") or {}).get("name"),
@@ -142,7 +145,7 @@ def _instance(uid: uuid.UUID, spec: Mapping[str, Any], status: Mapping[str, Any]
         "app_url": url,
         "admin_email": admin.get("email", ""),
         "admin_username": admin.get("username", "admin"),
-        "status": instance_word(status),
+        "status": "trial" if word == "running" and spec.get("trial") else word,
         "phase": status.get("phase"),
         "plan_id": (spec.get("classRef") or {}).get("name", ""),
         "release": (spec.get("releaseRef") or {}).get("name", ""),

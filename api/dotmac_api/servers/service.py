@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from dotmac_api.errors import NotFound
 from dotmac_api.gateway.edge import refusals
 from dotmac_api.gateway.locks import one_at_a_time
-from dotmac_api.gateway.writes import RECONCILE_REQUESTED_AT, Change, Gateway, Intent, Target, ensure
+from dotmac_api.gateway.writes import RECONCILE_REQUESTED_AT, Change, Gateway, Intent, New, Target, ensure
 from dotmac_api.mirror.models import InstanceRow, ServerRow
 from dotmac_api.mirror.projection import project
 from dotmac_api.principal import Principal
@@ -80,7 +80,7 @@ async def create_server(
     _edit(spec, body)
     await one_at_a_time(session, target)
     with refusals(FIELD_NAMES, intent):
-        return accepted(await gateway.create(target, spec, body.labels or {}, intent))
+        return accepted(await gateway.create(target, New(spec, body.labels or {}), intent))
 
 
 async def update_server(gateway: Gateway, row: ServerRow, body: ServerUpdate, intent: Intent) -> ServerRow:

@@ -11,7 +11,7 @@ from tests.kits.controlplane import ControlPlane
 from tests.kits.mirrored import Objects, cluster, engine, objects, until
 from tests.kits.unprivileged import free_port
 
-from dotmac_api.main import create_app
+from dotmac_api.facade import build_facade
 from dotmac_api.settings import Settings
 
 __all__ = ["cluster", "engine", "objects"]
@@ -25,11 +25,11 @@ def fleet_settings(settings: Settings, cluster: ControlPlane) -> Settings:
 
 
 @pytest.fixture
-async def app(fleet_settings: Settings, objects: Objects) -> AsyncIterator[FastAPI]:
+async def app(built: FastAPI, fleet_settings: Settings, objects: Objects) -> AsyncIterator[FastAPI]:
     """The application with its projector, streams and webhooks running."""
-    made = create_app(fleet_settings)
-    async with made.router.lifespan_context(made):
-        yield made
+    built.state.facade = build_facade(fleet_settings)
+    async with built.router.lifespan_context(built):
+        yield built
 
 
 @pytest.fixture

@@ -112,6 +112,10 @@ async def test_create_refuses_what_cannot_work(ready: httpx.AsyncClient, objects
         ({"org_name": "two\nlines"}, "body.org_name"),
         ({"deploy_path": "/srv"}, "body.deploy_path"),
         ({"placement": {}}, "body"),
+        ({"tags": {"a" * 61: "x"}}, "body.tags." + "a" * 61 + ".[key]"),
+        ({"tags": {"a": "x" * 201}}, "body.tags.a"),
+        ({"trial_expires_at": "2027-01-01T00:00:00"}, "body.trial_expires_at"),
+        ({"maintenance_windows": [{"start": "25:00", "duration": 60}]}, "body.maintenance_windows.0.start"),
         ({"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "body.env"),
         ({"modules": ["gl", "gl"]}, "body.modules"),
         ({"env": [{"name": "A", "value": "nul\x00"}]}, "body.env.0.value"),
@@ -157,10 +161,11 @@ async def test_changes_keep_what_was_set_before(ready: httpx.AsyncClient, object
     assert spec()["features"] == {"b": True, "c": False} and spec()["modules"] == ["gl"]
     assert spec()["domains"] == [{"host": "b.example", "tls": "Off"}]
     assert spec()["releaseRef"]["name"] == "erp-2" and spec()["classRef"]["name"] == "professional"
-    assert [e["name"] for e in spec()["env"]] == ["X", "DOTMAC_RESTARTED_AT"]
+    assert [e["name"] for e in spec()["env"]] == ["X"]
     assert spec()["orgName"] == "Acme Inc" and spec()["admin"] == {"email": "admin@acme.example", "username": "root1"}
     annotations = objects.list("Instance")[0]["metadata"]["annotations"]
     assert annotations["platform.dotmac.io/reconcile-requested-at"]
+    assert annotations["platform.dotmac.io/restart-requested-at"]
 
     for method, where, body, status in [
         ("DELETE", "/flags/none", None, 404),
