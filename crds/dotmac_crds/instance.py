@@ -318,6 +318,15 @@ class OneShotRecord(Model):
     """When it ended."""
 
 
+class ImagePin(Model):
+    """An image that the tenant's containers run, whatever its reference points to by now."""
+
+    reference: Annotated[str, Field(max_length=512)]
+    """As the Release gives it."""
+    id: Annotated[str, Field(max_length=128)]
+    """`sha256:...`, the image's own id on the host."""
+
+
 class DriftRecord(Model):
     """The last difference that was repaired without a change of the spec."""
 
@@ -394,6 +403,10 @@ class InstanceStatus(Model):
     """Containers of the version that was last verified; a failed change goes back to them."""
     applied_hash: Hash | None = None
     """Digest of the desired state that the host last matched."""
+    volumes: Annotated[list[Word], Field(max_length=32, json_schema_extra=LIST_ATOMIC)] | None = None
+    """Volumes that the version which serves keeps its data in; one that goes missing is not made anew."""
+    images: Annotated[list[ImagePin], Field(max_length=32, json_schema_extra=list_map("reference"))] | None = None
+    """Images of the version that serves; a container is made again from these, not from a tag that has moved."""
     quota: QuotaStatus | None = None
     """What the plan grants."""
     last_handled_reconcile_at: Text | None = None

@@ -196,6 +196,15 @@ class OneShot(Model):
     """Linux capabilities given back after all were dropped."""
 
 
+class Migrate(OneShot):
+    """The one-shot that brings the database to this version."""
+
+    on_failure: Literal["RestoreIfNeeded", "Restore", "Keep"] = "RestoreIfNeeded"
+    """What becomes of the database when the change to this version fails after migrate has begun. RestoreIfNeeded: it
+    is set back to the dump of step backup when the previous version does not answer any more. Restore: always, for
+    migrations that the previous version survives but should not work with. Keep: never."""
+
+
 class ReleaseSpec(Model):
     """One version of an ERP."""
 
@@ -224,8 +233,10 @@ class ReleaseSpec(Model):
                     path=".roles",
                 ),
                 rule(
-                    "self.roles.all(r, !(r.name in ['database', 'cache', 'migrate', 'bootstrap', 'backup', 'proxy']))",
-                    "database, cache, migrate, bootstrap, backup and proxy are names of the operator; choose others",
+                    "self.roles.all(r, !(r.name in"
+                    " ['database', 'cache', 'migrate', 'bootstrap', 'backup', 'restore', 'proxy']))",
+                    "database, cache, migrate, bootstrap, backup, restore and proxy are names of the operator;"
+                    " choose others",
                     path=".roles",
                 ),
                 rule(
@@ -271,7 +282,7 @@ class ReleaseSpec(Model):
     """Environment of the application, migrate and bootstrap."""
     secrets: Annotated[list[GeneratedSecret], Field(max_length=16, json_schema_extra=list_map("name"))] = []
     """Secrets generated once for each Instance."""
-    migrate: OneShot | None = None
+    migrate: Migrate | None = None
     """Brings the tenant's database to this version; runs before any container of this version serves."""
     bootstrap: OneShot | None = None
     """Makes the organisation and its admin; must be idempotent."""

@@ -80,6 +80,8 @@ class Box:
     state: str = "created"
     exit_code: int | None = None
     log: str = ""
+    image_id: str = ""
+    restarts: int = 0
 
     @property
     def labels(self) -> dict[str, str]:
@@ -121,6 +123,8 @@ class FakeEngine:
     networks_: dict[str, NetworkFact] = field(default_factory=dict)
     volumes_: dict[str, VolumeFact] = field(default_factory=dict)
     images_: set[str] = field(default_factory=set)
+    ids_: dict[str, str] = field(default_factory=dict)
+    """Reference -> image id, where a tag points to another image than the first one."""
     autosave: bytes | None = None
     """The configuration that the proxy runs."""
     exit_codes: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -180,7 +184,7 @@ class FakeEngine:
             health = "unhealthy" if box.body["Image"] in self.sick else "healthy"
         running = box.state == "running"
         return ContainerFact(
-            box.id, box.name, box.body["Image"], "sha256:" + "1" * 64, box.state, box.labels, health, box.exit_code,
+            box.id, box.name, box.body["Image"], box.image_id, box.state, box.labels, health, box.exit_code,
             {name: ip if running else "" for name, ip in box.networks.items()}, box.created,
         )  # fmt: skip
 
@@ -194,11 +198,26 @@ class FakeEngine:
 
     def image(self, reference: str) -> ImageFact | None:
         self._read()
-        return ImageFact("sha256:1", reference) if reference in self.images_ else None
+        if reference.startswith("sha256:"):
+            return ImageFact(reference, reference) if reference in self._ids() else None
+        return ImageFact(self._id(reference), reference) if reference in self.images_ else None
+
+    def _id(self, reference: str) -> str:
+        return self.ids_.get(reference, f"sha256:{hashlib.sha256(reference.encode()).hexdigest()}")
+
+    def _ids(self) -> set[str]:
+        """Images that are there: those that are named, and those that a container was made from."""
+        return {self._id(name) for name in self.images_} | {box.image_id for box in self.containers_.values()}
 
     def inspect_container(self, container: str) -> Mapping[str, Any]:
         self._read()
-        return {"Id": self._box(container).id}
+        box = self._box(container)
+        return {
+            "Id": box.id,
+            "Config": {"Labels": box.labels},
+            "HostConfig": box.body["HostConfig"],
+            "RestartCount": box.restarts,
+        }
 
     def logs(self, container: str, tail: int = 50) -> str:
         self._read()
@@ -226,7 +245,7 @@ class FakeEngine:
             if progress is not None:
                 progress(f"pulling {reference}: 3 of 8 MiB")
             self.images_.add(reference)
-            return ImageFact("sha256:1", reference)
+            return ImageFact(self._id(reference), reference)
 
         return self._mutate(f"pull {reference}", effect)
 
@@ -234,13 +253,15 @@ class FakeEngine:
         def effect() -> str:
             if name in self.containers_:
                 raise Conflict(f"the name {name} is taken", 409)
-            if body["Image"] not in self.images_:
+            if body["Image"] not in self.images_ | self._ids():
                 raise NotFound(f"no such image: {body['Image']}", 404)
             self._check(body)
             self._serial += 1
             id_ = hashlib.sha256(f"{name} {self._serial}".encode()).hexdigest()
             networks = {network: self._address(network) for network in body["NetworkingConfig"]["EndpointsConfig"]}
             self.containers_[name] = Box(id_, name, copy.deepcopy(dict(body)), networks, int(self.clock()))
+            image = str(body["Image"])
+            self.containers_[name].image_id = image if image.startswith("sha256:") else self._id(image)
             return id_
 
         return self._mutate(f"create {name}", effect)
@@ -267,6 +288,14 @@ class FakeEngine:
             box = self._box(container)
             if box.state == "running":
                 return
+            if box.state == "paused":
+                raise Conflict("cannot start a paused container, try unpause instead", 409)
+            if box.state == "dead":
+                raise Conflict("container is marked for removal and cannot be started", 409)
+            for network in box.networks:
+                if network not in self.networks_:
+                    raise NotFound(f"network {network} not found", 404)
+            box.restarts = 0
             box.state, box.exit_code, box.log = "running", None, self.logs_.get(box.role, "")
             if box.body["HostConfig"]["RestartPolicy"]["Name"] == "no":
                 box.state, box.exit_code = "exited", self.exit_codes.get((box.role, box.body["Image"]), 0)
@@ -278,13 +307,39 @@ class FakeEngine:
     def stop_container(self, container: str, grace: float) -> None:
         def effect() -> None:
             box = self.containers_.get(container)
-            if box is not None and box.state == "running":
+            if box is not None and box.state in ("running", "paused", "restarting"):
                 box.state, box.exit_code = "exited", 0
 
         self._mutate(f"stop {container}", effect)
 
     def remove_container(self, container: str) -> None:
         self._mutate(f"remove {container}", lambda: self.containers_.pop(container, None))
+
+    def unpause_container(self, container: str) -> None:
+        def effect() -> None:
+            box = self.containers_.get(container)
+            if box is not None and box.state == "paused":
+                box.state = "running"
+
+        self._mutate(f"unpause {container}", effect)
+
+    def rename_container(self, container: str, name: str) -> None:
+        def effect() -> None:
+            if name in self.containers_:
+                raise Conflict(f"the name {name} is taken", 409)
+            box = self._box(container)
+            del self.containers_[box.name]
+            box.name = name
+            self.containers_[name] = box
+
+        self._mutate(f"rename {container} {name}", effect)
+
+    def update_container(self, container: str, body: Mapping[str, Any]) -> None:
+        def effect() -> None:
+            box = self._box(container)
+            box.body = {**box.body, "HostConfig": {**box.body["HostConfig"], **body}}
+
+        self._mutate(f"update {container}", effect)
 
     def exec(
         self, container: str, argv: Sequence[str], *, stdin: bytes | None = None, deadline: float = 60.0
@@ -554,6 +609,21 @@ class FakeCluster:
         assert not pruned, f"the API server would prune {pruned}"
 
 
+@dataclass
+class Counts:
+    """Implements `reconcile.ports.Meter`."""
+
+    steps: list[tuple[str, str]] = field(default_factory=list)
+    drift: list[str] = field(default_factory=list)
+
+    def step_finished(self, step: str, outcome: Literal["succeeded", "failed"], seconds: float) -> None:
+        assert seconds >= 0
+        self.steps.append((step, outcome))
+
+    def drift_repaired(self, kind: str) -> None:
+        self.drift.append(kind)
+
+
 # -- all together ----------------------------------------------------------------------------------------------
 
 
@@ -565,6 +635,7 @@ class World:
         self.engines: dict[str, FakeEngine] = {}
         self.cluster = FakeCluster()
         self.cluster.secrets["tenants/ssh-key"] = {"ssh-privatekey": SSH_KEY}
+        self.counts = Counts()
         self._serial = 0
         self.restart()
 
@@ -587,9 +658,11 @@ class World:
         self.hosts = Hosts(self.pool, lambda key, event: None)
         wake = self.woken.add
         self.instances = InstanceReconciler(
-            self.store, self.cluster, self.hosts, lambda key: wake(("Server", key)), self.clock
+            self.store, self.cluster, self.hosts, lambda key: wake(("Server", key)), self.clock, self.counts
         )
-        self.servers = ServerReconciler(self.store, self.cluster, self.hosts, self._wake_instances, self.clock)
+        self.servers = ServerReconciler(
+            self.store, self.cluster, self.hosts, self._wake_instances, self.clock, self.counts
+        )
         self.catalog = CatalogReconciler(self.store, self.cluster, self.clock)
         for body in self.cluster.objects.values():
             self.store.put(copy.deepcopy(body))
@@ -710,12 +783,14 @@ class World:
         found = {c["type"]: c for c in self.status(key, kind)["conditions"]}
         return (c["status"], c["reason"], c.get("message", "")) if (c := found.get(type_)) else ("", "", "")
 
-    def touch(self) -> None:
-        """Something happened on the hosts, and their event streams tell of it."""
+    def touch(self, *containers: Box) -> None:
+        """Something happened on the hosts (to these containers), and their event streams tell of it."""
         for server in self.store.servers("tenants"):
             inventory = self.hosts.inventory(server.key)
             if inventory is not None:
                 inventory.invalidate()
+                for box in containers:
+                    inventory._take(DockerEvent("container", "update", box.id, box.labels))
         self.woken.update(key for key in self.cluster.objects if key[0] in ("Server", "Instance"))
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from dotmac_crds.instance import (
+    ImagePin,
     InstanceSpec,
     InstanceStatus,
     OneShotRecord,
@@ -137,7 +138,7 @@ def container_fact(spec: ContainerSpec, **changes: Any) -> ContainerFact:
         id=f"id-{spec.name}",
         name=spec.name,
         image=spec.image,
-        image_id="sha256:1",
+        image_id=f"sha256:{spec.image}",
         state="running" if spec.restart else "exited",
         labels=labels,
         health="healthy" if isinstance(spec.check, ExecCheck) else "",
@@ -163,7 +164,7 @@ def config_of(*routes: proxy.Route, server: ServerSpec | None = None) -> str:
 
 
 def images_of(desired: Desired) -> dict[str, ImageFact]:
-    return {reference: ImageFact("sha256:1", reference) for reference in desired.images}
+    return {reference: ImageFact(f"sha256:{reference}", reference) for reference in desired.images}
 
 
 def owner_labels(desired: Desired) -> dict[str, str]:
@@ -208,7 +209,9 @@ def met_record(desired: Desired) -> InstanceStatus:
         release=ReleaseProgress(current=desired.release_name, current_version=desired.version),
         one_shots=[*shots, verified],
         applied_hash=desired.hash,
-        serving=[spec.name for spec in desired.apps],
+        serving=[spec.name for spec in (*desired.infrastructure, *desired.apps)],
+        volumes=list(desired.volumes),
+        images=[ImagePin(reference=name, id=f"sha256:{name}") for name in desired.images],
     )
 
 

@@ -79,6 +79,49 @@ class StartContainer(Action):
 
 
 @dataclass(frozen=True)
+class StopContainer(Action):
+    name: str
+    grace: int = 10
+    """Seconds between SIGTERM and SIGKILL."""
+
+    @property
+    def text(self) -> str:
+        return f"stop container {self.name}"
+
+
+@dataclass(frozen=True)
+class UnpauseContainer(Action):
+    name: str
+
+    @property
+    def text(self) -> str:
+        return f"unpause container {self.name}"
+
+
+@dataclass(frozen=True)
+class RenameContainer(Action):
+    name: str
+    """As it is called now."""
+    wanted: str
+
+    @property
+    def text(self) -> str:
+        return f"rename container {self.name} back to {self.wanted}"
+
+
+@dataclass(frozen=True)
+class UpdateLimits(Action):
+    """Gives a container the limits of its spec, without a restart."""
+
+    name: str
+    container: ContainerSpec
+
+    @property
+    def text(self) -> str:
+        return f"set the limits of container {self.name} back"
+
+
+@dataclass(frozen=True)
 class RemoveContainer(Action):
     name: str
     grace: int = 10

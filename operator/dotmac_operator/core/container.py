@@ -7,6 +7,7 @@ from typing import Any
 
 from dotmac_operator.core import names
 from dotmac_operator.core.digest import digest
+from dotmac_operator.core.facts import Inspected
 from dotmac_operator.core.quantity import cpu_nanos, memory_bytes
 from dotmac_operator.core.secret import SecretStr
 
@@ -78,6 +79,8 @@ class ContainerSpec:
     """The image's own user when empty."""
     ports: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     """`80/tcp` -> (host address, host port). The proxy's only; tenants publish nothing."""
+    pinned: str = ""
+    """Id of the image to make it from in place of what the reference points to; not part of the hash."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that say who it belongs to; not part of the hash."""
     fixed_hash: str = ""
@@ -96,8 +99,37 @@ class ContainerSpec:
     def body(self) -> dict[str, Any]:
         """The Engine API's create body, with secrets in clear: hand it to the engine and to nobody else."""
         made = self._content(masked=False)
+        made["Image"] = self.pinned or self.image
         made["Labels"] = {**self.labels, names.ROLE: self.role, names.INDEX: str(self.index), names.HASH: self.hash}
         return made
+
+    def limits(self) -> dict[str, Any]:
+        """The Engine API's update body that gives a container its limits back."""
+        memory = memory_bytes(self.limit.memory)
+        return {
+            "Memory": memory,
+            "MemorySwap": memory,
+            "NanoCpus": cpu_nanos(self.limit.cpu),
+            "PidsLimit": self.limit.pids,
+            "RestartPolicy": {"Name": self._restart_policy},
+        }
+
+    def keeps_limits(self, found: Inspected) -> bool:
+        """Whether a container still has the limits that it was made with.
+
+        A limit that Docker notes as 0 or not at all is one that the host's kernel cannot enforce; MemorySwap is not
+        looked at, because Docker changes it by itself where swap is not accounted. Source: moby, daemon_unix.go.
+        """
+        return (
+            found.memory in (0, memory_bytes(self.limit.memory))
+            and found.nano_cpus in (0, cpu_nanos(self.limit.cpu))
+            and found.pids in (None, self.limit.pids)
+            and found.restart_policy in ("", self._restart_policy)
+        )
+
+    @property
+    def _restart_policy(self) -> str:
+        return "unless-stopped" if self.restart else "no"
 
     def _content(self, *, masked: bool) -> dict[str, Any]:
         made: dict[str, Any] = {
@@ -127,7 +159,7 @@ class ContainerSpec:
         memory = memory_bytes(self.limit.memory)
         made: dict[str, Any] = {
             "NetworkMode": self.network,
-            "RestartPolicy": {"Name": "unless-stopped" if self.restart else "no"},
+            "RestartPolicy": {"Name": self._restart_policy},
             "Memory": memory,
             "MemorySwap": memory,
             "NanoCpus": cpu_nanos(self.limit.cpu),

@@ -8,6 +8,20 @@ EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
+class Inspected:
+    """What only `GET /containers/{id}/json` tells of a container: its limits, and how often it was restarted."""
+
+    memory: int = 0
+    """Bytes. 0 is what Docker notes where the kernel cannot enforce a limit; so for CPUs."""
+    nano_cpus: int = 0
+    pids: int | None = None
+    """None where the kernel cannot enforce it; -1 is unlimited."""
+    restart_policy: str = ""
+    restarts: int = 0
+    """Restarts by Docker's own policy since somebody started it."""
+
+
+@dataclass(frozen=True)
 class ContainerFact:
     """One container, as `GET /containers/json?all=1` tells it."""
 
@@ -27,6 +41,8 @@ class ContainerFact:
     """Network name -> IPv4 address of the container on it (empty while not running)."""
     created: int = 0
     """Unix seconds."""
+    inspected: Inspected | None = None
+    """None: not looked at yet, which no repair may rely on."""
 
     @property
     def running(self) -> bool:

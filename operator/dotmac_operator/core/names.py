@@ -39,8 +39,10 @@ CACHE = "cache"
 MIGRATE = "migrate"
 BOOTSTRAP = "bootstrap"
 BACKUP = "backup"
+RESTORE = "restore"
 PROXY = "proxy"
-OWN_ROLES = frozenset({DATABASE, CACHE, MIGRATE, BOOTSTRAP, BACKUP, PROXY})
+ONE_SHOTS = (MIGRATE, BOOTSTRAP, BACKUP, RESTORE)
+OWN_ROLES = frozenset({DATABASE, CACHE, *ONE_SHOTS, PROXY})
 """Roles that a Release cannot name; all others are the application's."""
 
 

@@ -10,15 +10,16 @@ from dotmac_operator.core.actions import (
     Action,
     CreateNetwork,
     CreateVolume,
+    DisconnectNetwork,
     LoadProxy,
     PullImage,
     RemoveContainer,
     RunContainer,
-    StartContainer,
 )
 from dotmac_operator.core.conditions import condition, merge, rfc3339
-from dotmac_operator.core.facts import DiskFact, EngineInfo, HostFacts
+from dotmac_operator.core.facts import ContainerFact, DiskFact, EngineInfo, HostFacts
 from dotmac_operator.core.quantity import mebibytes, memory_bytes
+from dotmac_operator.core.repair import repairs
 from dotmac_operator.core.subnets import free_subnet
 
 DISK_PRESSURE = 0.10
@@ -52,14 +53,24 @@ def _make(spec: ServerSpec, uid: str, facts: HostFacts) -> Iterator[Action]:
     for volume in (names.PROXY_CONFIG_VOLUME, names.PROXY_DATA_VOLUME):
         if not any(found.name == volume for found in facts.volumes):
             yield CreateVolume("it does not exist", volume, labels)
-    container = next((c for c in facts.containers if c.name == names.PROXY_CONTAINER), None)
+    container = proxy_of(facts)
     if container is not None and container.labels.get(names.HASH) != wanted.hash:
         yield RemoveContainer("the proxy differs from the spec", container.name, grace=35)
         container = None
     if container is None:
         yield RunContainer("the proxy does not exist", wanted)
-    elif container.state in ("created", "exited"):
-        yield StartContainer(f"the proxy is {container.state}", container.name)
+        return
+    for action in repairs(wanted, container):
+        # The networks of its tenants are not the Server's to judge: their Instances connect it.
+        if not isinstance(action, DisconnectNetwork):
+            yield action
+
+
+def proxy_of(facts: HostFacts) -> ContainerFact | None:
+    """The proxy's container: by its name, or, renamed, by its labels."""
+    ours = [c for c in facts.containers if c.labels.get(names.ROLE) == names.PROXY and names.SERVER_UID in c.labels]
+    named = (c for c in facts.containers if c.name == names.PROXY_CONTAINER)
+    return next(named, None) or next(iter(ours), None)
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,7 @@ _DENIES = {
     "Conflict": "ProxyReady",
     "NotFound": "ProxyReady",
     "ProxyRefused": "ProxyReady",
+    "NameTaken": "ProxyReady",
     "ForwardingRefused": "ProxyReady",
 }
 

@@ -9,6 +9,7 @@ from dotmac_crds.instance import (
     ComponentStatus,
     DriftRecord,
     FailureRecord,
+    ImagePin,
     InstanceStatus,
     OneShotRecord,
     PlannedAction,
@@ -20,6 +21,7 @@ from dotmac_crds.instance import (
 from dotmac_operator.core import names, proxy
 from dotmac_operator.core.conditions import condition, is_true, merge, rfc3339
 from dotmac_operator.core.container import ContainerSpec
+from dotmac_operator.core.desired import containers
 from dotmac_operator.core.plan import Plan
 from dotmac_operator.core.steps import STEPS
 from dotmac_operator.core.steps.base import Verdict
@@ -27,6 +29,8 @@ from dotmac_operator.core.view import View
 
 SHOWN_ACTIONS = 64
 TEXT_LIMIT = 1024
+IMAGE_MOVED = "ImageMoved"
+"""Reason of InSync when a tag on the host points to another image than the one that the Instance runs."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,9 @@ def _from_view(old: InstanceStatus, situation: Situation, view: View, plan: Plan
         made["credentials_ref"] = LocalSecretRef(name=view.desired.tenant.credentials)
     if plan.converged:
         made["applied_hash"] = view.desired.hash
-        made["serving"] = [spec.name for spec in view.desired.apps]
+        made["serving"] = [spec.name for spec in (*view.desired.infrastructure, *view.desired.apps)]
+        made["volumes"] = list(view.desired.volumes)
+        made["images"] = _pins(old, view)
     return made
 
 
@@ -155,6 +161,16 @@ def _one_shots(old: InstanceStatus, view: View, now: float) -> list[OneShotRecor
     if view.memory.verified == view.desired.serving_hash:
         _record(done, "verify", view.desired.serving_hash, now)
     return sorted(done.values(), key=lambda shot: shot.name)
+
+
+def _pins(old: InstanceStatus, view: View) -> list[ImagePin]:
+    """An image that is in use stays pinned although its tag may have moved."""
+    kept = {pin.reference: pin for pin in old.images or () if pin.reference in view.desired.images}
+    for spec in containers(view.desired):
+        container = view.container(spec)
+        if container is not None and container.image_id and spec.image not in kept:
+            kept[spec.image] = ImagePin(reference=spec.image, id=container.image_id)
+    return sorted(kept.values(), key=lambda pin: pin.reference)
 
 
 def _record(done: dict[str, OneShotRecord], name: str, hash_: str, now: float) -> None:
@@ -269,7 +285,15 @@ def _aspects(view: View, plan: Plan) -> Iterator[Condition]:
     routed = proxy.same(view.route, view.desired.route) and view.proxy is not None and view.proxy.running
     yield condition("RouteReady", routed, "Routed" if routed else "NotRouted")
     yield from _certificate(view)
-    yield condition("InSync", plan.converged, "Converged" if plan.converged else "Differs")
+    yield _in_sync(view, plan)
+
+
+def _in_sync(view: View, plan: Plan) -> Condition:
+    moved = [reference for reference in view.desired.images if reference in view.facts.images and view.moved(reference)]
+    if not plan.converged or not moved:
+        return condition("InSync", plan.converged, "Converged" if plan.converged else "Differs")
+    told = ", ".join(f"{name} is {view.facts.images[name].id} now, and {view.pins[name]} runs on" for name in moved)
+    return condition("InSync", True, IMAGE_MOVED, f"{told}: give the Release a digest or another tag to move to it")
 
 
 def _certificate(view: View) -> Iterator[Condition]:

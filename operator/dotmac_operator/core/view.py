@@ -1,7 +1,7 @@
 """Everything that a step may look at: what is desired, what was observed, what was recorded, and the time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from dotmac_crds.instance import InstanceStatus
@@ -98,8 +98,14 @@ class View:
         """The Instance's route in the running proxy."""
         return proxy.route_of(self.config, self.desired.tenant.uid)
 
+    @cached_property
+    def _by_version(self) -> dict[tuple[str, str, str], ContainerFact]:
+        return {_version(container): container for container in self.containers}
+
     def container(self, spec: ContainerSpec) -> ContainerFact | None:
-        return self._by_name.get(spec.name)
+        """By its name, or, renamed, by the labels that the name is made of."""
+        found = self._by_name.get(spec.name)
+        return found or self._by_version.get((spec.role, str(spec.index), spec.hash))
 
     def of_role(self, role: str) -> tuple[ContainerFact, ...]:
         return tuple(c for c in self.containers if c.labels.get(names.ROLE) == role)
@@ -118,6 +124,33 @@ class View:
     def database_volume(self) -> str:
         return self.desired.volumes[0]
 
+    @cached_property
+    def pins(self) -> Mapping[str, str]:
+        """Reference -> id of the image that the version which serves was made from."""
+        return {pin.reference: pin.id for pin in self.record.images or ()}
+
+    def moved(self, reference: str) -> bool:
+        """Whether a reference does not point any more to the image that the Instance runs."""
+        pin, found = self.pins.get(reference), self.facts.images.get(reference)
+        if pin is None or found is None:
+            return pin is not None
+        return pin != found.id and not any(digest.endswith(f"@{pin}") for digest in found.digests)
+
+    def pinned(self, spec: ContainerSpec) -> ContainerSpec:
+        """The same container, made from the image that the Instance runs."""
+        pin = self.pins.get(spec.image, "")
+        return replace(spec, pinned=pin) if self.moved(spec.image) and pin in self.facts.images else spec
+
+    @property
+    def data_volumes(self) -> tuple[str, ...]:
+        """Volumes with data that nobody can make again: those of an Instance that has served. Dumps are not among
+        them: a tenant whose dumps are lost must be served on."""
+        recorded = self.record.volumes
+        if recorded is None:  # written by an earlier version of the operator
+            served = self.record.release is not None and self.record.release.current is not None
+            return (self.database_volume,) if served else ()
+        return tuple(name for name in recorded if name in self.desired.volumes and name != self.desired.volumes[1])
+
     def serves(self, container: ContainerFact) -> bool:
         """Whether the running proxy sends requests to this container."""
         return self.route is not None and any(u.rpartition(":")[0] == container.name for u in self.route.upstreams)
@@ -132,24 +165,40 @@ class View:
         return self.memory.verified == serving or self.done("verify", serving)
 
     @cached_property
-    def _app_names(self) -> frozenset[str]:
-        return frozenset(spec.name for spec in self.desired.apps)
+    def _app_ids(self) -> frozenset[str]:
+        found = (self.container(spec) for spec in self.desired.apps)
+        return frozenset(container.id for container in found if container is not None)
+
+    def made_name(self, container: ContainerFact) -> str:
+        """The name that a container was made with, where the record knows it; its present one else."""
+        serving = self.record.serving or ()
+        if container.name in serving:
+            return container.name
+        role, index, hash_ = _version(container)
+        end = f"-{names.short(hash_)}"
+        parts = (f"-{role}{end}", f"-{role}-{int(index or 0) + 1}{end}")
+        base = self.desired.network
+        return next((base + part for part in parts if base + part in serving), container.name)
+
+    def served_once(self, container: ContainerFact) -> bool:
+        """Whether it is of a version that was verified once."""
+        return self.made_name(container) in (self.record.serving or ())
 
     @property
     def outdated(self) -> tuple[ContainerFact, ...]:
         """Application containers of another version, in a stable order."""
-        found = (c for c in self.containers if names.is_app(c.labels) and c.name not in self._app_names)
+        found = (c for c in self.containers if names.is_app(c.labels) and c.id not in self._app_ids)
         return tuple(sorted(found, key=lambda c: c.name))
 
     @property
     def previous(self) -> tuple[ContainerFact, ...]:
         """Those of the outdated that were verified once: a failure must leave them in place."""
-        return tuple(c for c in self.outdated if c.name in (self.record.serving or ()))
+        return tuple(c for c in self.outdated if self.served_once(c))
 
     @property
     def debris(self) -> tuple[ContainerFact, ...]:
         """Those of the outdated that never served: the spec changed again before they did."""
-        return tuple(c for c in self.outdated if c.name not in (self.record.serving or ()) and not self.serves(c))
+        return tuple(c for c in self.outdated if not self.served_once(c) and not self.serves(c))
 
     def health(self, spec: ContainerSpec, container: ContainerFact) -> str:
         """healthy, starting, unhealthy, or Docker's word for a container that does not run."""
@@ -168,3 +217,8 @@ class View:
         # It passed its gate before this process began: it is on record as healthy.
         recorded = any(c.container == container.name and c.health == "healthy" for c in self.record.components or ())
         return "healthy" if recorded else "starting"
+
+
+def _version(container: ContainerFact) -> tuple[str, str, str]:
+    labels = container.labels
+    return labels.get(names.ROLE, ""), labels.get(names.INDEX, "0"), labels.get(names.HASH, "")

@@ -48,12 +48,21 @@ class Routing:
             self.server_ready(server_key)
         elif event.type in ("network", "volume") and event.action in ("destroy", "disconnect"):
             self._by_name(server_key, attributes.get("name", "") or event.actor_id)
+        elif event.type == "image":
+            self._by_image(server_key, {attributes.get("name", ""), event.actor_id})
 
     def _by_name(self, server_key: str, name: str) -> None:
         """Events of networks and volumes carry no labels, so their names must do."""
         namespace, _, server = server_key.partition("/")
         for instance in self._store.instances_on(namespace, server):
             if instance.spec is not None and name.startswith(names.base(instance.spec.org_code)):
+                self._wake("Instance", instance.key)
+
+    def _by_image(self, server_key: str, references: set[str]) -> None:
+        """A tag was moved, or an image removed: those that run it say so."""
+        namespace, _, server = server_key.partition("/")
+        for instance in self._store.instances_on(namespace, server):
+            if references & {pin.reference for pin in instance.status.images or ()}:
                 self._wake("Instance", instance.key)
 
     def _namespace_instances(self, namespace: str, server: str) -> None:

@@ -145,6 +145,22 @@ class DockerEngine:
         request = Request("POST", path, {"t": str(max(0, round(grace)))}, repeatable=True)
         self._change(f"stop {container}", request, absent_is_fine=True, seconds=grace + CHANGE_SECONDS)
 
+    def unpause_container(self, container: str) -> None:
+        request = Request("POST", f"/containers/{self._name(container)}/unpause", repeatable=True)
+        try:
+            self._change(f"unpause {container}", request, absent_is_fine=True)
+        except EngineError as error:
+            if "is not paused" not in str(error):
+                raise
+
+    def rename_container(self, container: str, name: str) -> None:
+        path = f"/containers/{self._name(container)}/rename"
+        self._change(f"rename {container}", Request("POST", path, {"name": self._name(name)}))
+
+    def update_container(self, container: str, body: Mapping[str, Any]) -> None:
+        path = f"/containers/{self._name(container)}/update"
+        self._change(f"update {container}", Request("POST", path, body=body, repeatable=True))
+
     def remove_container(self, container: str) -> None:
         path = f"/containers/{self._name(container)}"
         request = Request("DELETE", path, {"force": "1", "v": "1"}, repeatable=True)

@@ -5,7 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dotmac_operator.core.facts import ContainerFact, DockerEvent, EngineInfo, ImageFact, NetworkFact, VolumeFact
+from dotmac_operator.core.facts import (
+    ContainerFact,
+    DockerEvent,
+    EngineInfo,
+    ImageFact,
+    Inspected,
+    NetworkFact,
+    VolumeFact,
+)
 
 Json = Mapping[str, Any]
 
@@ -28,6 +36,19 @@ def container_fact(item: Json) -> ContainerFact:
         exit_code=parse_exit_code(state, status),
         networks={name: str((end or {}).get("IPAddress") or "") for name, end in attached.items()},
         created=int(item.get("Created") or 0),
+    )
+
+
+def inspected(item: Json) -> Inspected:
+    """What `GET /containers/{id}/json` tells beyond the list."""
+    config = item.get("HostConfig") or {}
+    pids = config.get("PidsLimit")
+    return Inspected(
+        memory=int(config.get("Memory") or 0),
+        nano_cpus=int(config.get("NanoCpus") or 0),
+        pids=None if pids is None else int(pids),
+        restart_policy=str((config.get("RestartPolicy") or {}).get("Name") or ""),
+        restarts=int(item.get("RestartCount") or 0),
     )
 
 

@@ -5,10 +5,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dotmac_operator.core import names, proxy
-from dotmac_operator.core.facts import ContainerFact, DockerEvent, HostFacts, ImageFact
+from dotmac_operator.core.facts import ContainerFact, DockerEvent, HostFacts, ImageFact, Inspected
+from dotmac_operator.hosts.enginefacts import inspected
 from dotmac_operator.hosts.port import EventStream, Host, HostError, NotFound
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,9 @@ class Inventory:
         self._thread: threading.Thread | None = None
         self._stream: EventStream | None = None
         self._images: dict[str, ImageFact] = {}
+        self._inspected: dict[str, Inspected] = {}
+        self._began = time.monotonic()
+        """When the stream was opened: what happened before was not told."""
 
     def start(self) -> None:
         """Begins to listen for events; call it once the host has answered."""
@@ -58,9 +62,9 @@ class Inventory:
         if stream is not None:
             stream.close()
 
-    def invalidate(self) -> None:
-        """The next read goes to the host: somebody has just changed something there."""
-        self._mark("")
+    def invalidate(self, container: str = "") -> None:
+        """The next read goes to the host: somebody has just changed something there, perhaps this very container."""
+        self._mark(container)
 
     def _mark(self, container: str) -> None:
         with self._marking:
@@ -78,9 +82,24 @@ class Inventory:
             revision, touched = self._dirty, self._touched
             self._touched = set()
         for container in touched:
-            with contextlib.suppress(NotFound):
-                self.host.engine.inspect_container(container)
+            self._inspect(container)
         return revision
+
+    def _inspect(self, container: str) -> None:
+        with contextlib.suppress(NotFound):
+            found = self.host.engine.inspect_container(container)
+            self._inspected[str(found.get("Id", container))] = inspected(found)
+
+    def _inspect_the_rest(self, containers: Iterable[ContainerFact]) -> None:
+        """Those that have been quiet since this process began, once, when there is time: see ADR 0012.
+
+        While the event stream lasts, each later change of a container is told and it is inspected then.
+        """
+        if not self._streaming or time.monotonic() - self._began < STALE_AFTER:
+            return
+        for container in containers:
+            if container.id not in self._inspected:
+                self._inspect(container.id)
 
     def facts(self, images: Iterable[str] = ()) -> HostFacts:
         """The host as it is; `images` are the references to look for.
@@ -110,6 +129,10 @@ class Inventory:
         engine = self.host.engine
         revision = self._settled()  # before the lists: what changes meanwhile makes the next read go to the host again
         containers = tuple(engine.containers([names.MANAGED]))
+        self._inspect_the_rest(containers)
+        ids = {container.id for container in containers}
+        self._inspected = {id_: found for id_, found in self._inspected.items() if id_ in ids}
+        containers = tuple(replace(c, inspected=self._inspected.get(c.id)) for c in containers)
         facts = HostFacts(
             revision=revision,
             containers=containers,
@@ -146,6 +169,7 @@ class Inventory:
                 self._stream = self.host.engine.events(since)
                 # Only now, with the stream open: what was read before may have missed what happened meanwhile.
                 self._images.clear()
+                self._began = time.monotonic()
                 self._streaming = True
                 self.invalidate()
                 if self._closed.is_set():
@@ -174,5 +198,20 @@ class Inventory:
         if event.type == "image":
             self._images.clear()
         if event.type in ("container", "network", "volume", "image"):
-            self._mark(event.actor_id if event.type == "container" and event.action != "destroy" else "")
-            self._on_event(event)
+            self._mark(_touched(event))
+            self._on_event(self._labelled(event))
+
+    def _labelled(self, event: DockerEvent) -> DockerEvent:
+        """A network's event names the container that came or went, but not whose it is."""
+        kept, container = self._kept, event.attributes.get("container")
+        if kept is None or event.type != "network" or container is None:
+            return event
+        labels = next((c.labels for c in kept.facts.containers if c.id == container), {})
+        return replace(event, attributes={**labels, **event.attributes})
+
+
+def _touched(event: DockerEvent) -> str:
+    """The container whose facts an event has changed; empty: none that still exists."""
+    if event.type == "network":
+        return event.attributes.get("container", "")
+    return event.actor_id if event.type == "container" and event.action != "destroy" else ""

@@ -226,6 +226,15 @@ class Engine(Protocol):
     def stop_container(self, container: str, grace: float) -> None:
         """SIGTERM, then SIGKILL after `grace` seconds. A stopped or absent one is no error."""
 
+    def unpause_container(self, container: str) -> None:
+        """One that is not paused, or absent, is no error."""
+
+    def rename_container(self, container: str, name: str) -> None:
+        """`Conflict` when the name is taken."""
+
+    def update_container(self, container: str, body: Mapping[str, Any]) -> None:
+        """`body` is the Engine API's update body: limits and restart policy of a container, running or not."""
+
     def remove_container(self, container: str) -> None:
         """Forced; anonymous volumes go with it, named volumes never. An absent one is no error."""
 

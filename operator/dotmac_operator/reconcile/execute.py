@@ -35,6 +35,22 @@ class BackupUnreadable(HostError):
     reason = "BackupFailed"
 
 
+class NameTaken(HostError):
+    """Somebody else's container has the name of one of ours."""
+
+    reason = "NameTaken"
+
+
+class DataVolumeMissing(HostError):
+    """A volume with data went away; the next observation says what is to be done."""
+
+    reason = "DataVolumeMissing"
+
+
+class Overtaken(Exception):
+    """What was planned cannot be done any more, because somebody else was faster: plan again."""
+
+
 class ProxyRefused(HostError):
     """The proxy did not take its configuration."""
 
@@ -92,7 +108,7 @@ class Executor:
             self._dispatch(action, inventory, results)
         finally:
             if not isinstance(action, do.ProbeContainer | do.VerifyRoute | do.GenerateSecrets | do.RecordBackup):
-                inventory.invalidate()
+                inventory.invalidate(action.name if isinstance(action, do.UpdateLimits) else "")
 
     def _dispatch(self, action: do.Action, inventory: Inventory, results: Results) -> None:
         engine = inventory.host.engine
@@ -146,12 +162,36 @@ class Executor:
 
 
 def run_container(engine: Engine, spec: ContainerSpec) -> None:
-    """Creates the container unless one of its name exists, and starts it."""
+    """Creates the container unless one of its name exists, and starts it.
+
+    Raises:
+        NameTaken: a container of its name exists that is not ours.
+        DataVolumeMissing: Docker has made a volume of it in place of one that went meanwhile.
+    """
     try:
         engine.create_container(spec.name, spec.body())
     except Conflict:
         log.debug("container %s exists", spec.name)
+        _refuse_strangers(engine, spec)
+    if spec.role == names.DATABASE:
+        _refuse_new_volumes(engine, spec)
     engine.start_container(spec.name)
+
+
+def _refuse_strangers(engine: Engine, spec: ContainerSpec) -> None:
+    labels = (engine.inspect_container(spec.name).get("Config") or {}).get("Labels") or {}
+    if labels.get(names.HASH) != spec.hash:
+        raise NameTaken(f"a container that is not ours has the name {spec.name}: rename or remove it")
+
+
+def _refuse_new_volumes(engine: Engine, spec: ContainerSpec) -> None:
+    """Docker makes a volume that is missing at the creation of a container, empty and without our labels. From its
+    creation on, the container keeps its volumes from being removed, so what is true now stays true."""
+    labelled = {volume.name for volume in engine.volumes([names.MANAGED])}
+    lost = sorted(set(spec.mounts.values()) - labelled)
+    if lost:
+        engine.remove_container(spec.name)
+        raise DataVolumeMissing(f"volume {lost[0]} with the tenant's data went while {spec.role} was being made")
 
 
 def remove_container(engine: Engine, name: str, grace: float) -> None:
@@ -201,7 +241,7 @@ def _create_network(engine: Engine, a: do.CreateNetwork) -> None:
         # Two Instances may choose the same free subnet at the same moment; the next observation shows another one.
         if "overlap" not in str(error).lower():
             raise
-        log.info("subnet %s was taken meanwhile", a.subnet)
+        raise Overtaken(f"subnet {a.subnet} was taken meanwhile") from None
 
 
 _SIMPLE: dict[type[do.Action], Callable[[Engine, Any], object]] = {
@@ -209,6 +249,10 @@ _SIMPLE: dict[type[do.Action], Callable[[Engine, Any], object]] = {
     do.CreateNetwork: _create_network,
     do.CreateVolume: lambda engine, a: engine.create_volume(a.name, dict(a.labels)),
     do.StartContainer: lambda engine, a: engine.start_container(a.name),
+    do.StopContainer: lambda engine, a: engine.stop_container(a.name, a.grace),
+    do.UnpauseContainer: lambda engine, a: engine.unpause_container(a.name),
+    do.RenameContainer: lambda engine, a: engine.rename_container(a.name, a.wanted),
+    do.UpdateLimits: lambda engine, a: engine.update_container(a.name, a.container.limits()),
     do.RemoveContainer: lambda engine, a: remove_container(engine, a.name, a.grace),
     do.ConnectNetwork: lambda engine, a: engine.connect_network(a.network, a.container, a.aliases),
     do.DisconnectNetwork: lambda engine, a: engine.disconnect_network(a.network, a.container),

@@ -10,7 +10,7 @@ from dotmac_operator.reconcile.context import Contexts, NotYet
 from dotmac_operator.reconcile.departure import Departure
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.kept import Kept
-from dotmac_operator.reconcile.ports import DONE, GONE, Cluster, Gone, Outcome
+from dotmac_operator.reconcile.ports import DONE, GONE, Cluster, Gone, Meter, Outcome, Unmetered
 from dotmac_operator.reconcile.rollout import Rollout
 from dotmac_operator.reconcile.services import Services
 from dotmac_operator.reconcile.store import Instance, Store
@@ -26,9 +26,12 @@ class InstanceReconciler:
         hosts: Hosts,
         wake_server: Callable[[str], None],
         clock: Callable[[], float] = time.time,
+        meter: Meter | None = None,
     ) -> None:
         """`wake_server` is called with the key of a Server that should be looked at; `clock` gives Unix seconds."""
-        self._services = Services(store, cluster, hosts, Contexts(store, cluster), wake_server, clock)
+        self._services = Services(
+            store, cluster, hosts, Contexts(store, cluster), wake_server, clock, meter or Unmetered()
+        )
         self._departure = Departure(self._services)
         self._placing = threading.Lock()
         self._kept: dict[str, Kept] = {}

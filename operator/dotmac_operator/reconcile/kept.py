@@ -27,7 +27,11 @@ class Kept:
     not_before: float = 0.0
     """Unix seconds until which a failed attempt is not repeated."""
     problem: Problem | None = None
-    drift: str = ""
+    drift: dict[str, str] = field(default_factory=dict)
+    """Kind -> what was found of it and is being repaired."""
+    step: str = ""
+    """The step that has something to do, for the meter; empty: none."""
+    step_since: float = 0.0
     announced: str = ""
     """`Desired.hash` whose beginning was told in an Event."""
 

@@ -58,6 +58,24 @@ class Cluster(Protocol):
         """Best effort: a lost Event is no error."""
 
 
+class Meter(Protocol):
+    """What is counted while things are done. Calls are cheap and never fail."""
+
+    def step_finished(self, step: str, outcome: Literal["succeeded", "failed"], seconds: float) -> None:
+        """One of the ten steps came to an end after it had something to do."""
+
+    def drift_repaired(self, kind: str) -> None:
+        """A difference that no change of a spec explains was repaired; kinds are in `core.drift`."""
+
+
+class Unmetered:
+    """Counts nothing."""
+
+    def step_finished(self, step: str, outcome: Literal["succeeded", "failed"], seconds: float) -> None: ...
+
+    def drift_repaired(self, kind: str) -> None: ...
+
+
 @dataclass(frozen=True)
 class Outcome:
     """When to look again, if nothing wakes the reconciler before."""

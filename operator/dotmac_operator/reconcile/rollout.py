@@ -1,23 +1,27 @@
 """One pass over an Instance that has a Server: rounds of observe, plan, act."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
-from dotmac_crds.instance import BackupRecord, FailureRecord
+from dotmac_crds.base import Condition
+from dotmac_crds.instance import BackupRecord, FailureRecord, InstanceStatus
 from dotmac_operator.core import actions as do
-from dotmac_operator.core import desired, names
-from dotmac_operator.core.conditions import MESSAGE_LIMIT, is_true, rfc3339
+from dotmac_operator.core import desired, drift, names
+from dotmac_operator.core.conditions import MESSAGE_LIMIT, find, is_true, rfc3339
 from dotmac_operator.core.errors import SpecError
+from dotmac_operator.core.facts import HostFacts
 from dotmac_operator.core.plan import Plan, plan
 from dotmac_operator.core.secret import mask
-from dotmac_operator.core.status import Problem, Situation
+from dotmac_operator.core.status import IMAGE_MOVED, Problem, Situation
 from dotmac_operator.core.steps.base import Verdict
 from dotmac_operator.core.view import Probe, View
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostError, HostUnreachable, Progress
 from dotmac_operator.logs import about
 from dotmac_operator.reconcile.context import Context, NotYet
-from dotmac_operator.reconcile.execute import Executor, Results, Site
+from dotmac_operator.reconcile.execute import Executor, Overtaken, Results, Site
 from dotmac_operator.reconcile.kept import Kept
 from dotmac_operator.reconcile.ports import AGAIN, DONE, Gone, Outcome
 from dotmac_operator.reconcile.services import LOOK_AGAIN, Services
@@ -31,6 +35,15 @@ PROGRESS_EVERY = 5.0
 """Seconds between two writes of the progress of one action, such as a pull."""
 LOG_LINES = 20
 """Of a failed container, for the status."""
+
+
+def _facts(inventory: Inventory, context: Context, record: InstanceStatus) -> HostFacts:
+    """The host, with the images that are desired and those that run although their references have moved on."""
+    facts = inventory.facts(context.desired.images)
+    running = {pin.reference: pin.id for pin in record.images or () if pin.reference in context.desired.images}
+    ids = {name: facts.images[name].id if name in facts.images else "" for name in running}
+    moved = [pin for name, pin in running.items() if pin != ids[name]]
+    return inventory.facts((*context.desired.images, *moved)) if moved else facts
 
 
 class NotConnectedYet(Exception):
@@ -97,6 +110,8 @@ class Rollout:
         if made.current is None:
             return self._converged(view, made)
         name, verdict = made.current
+        if verdict.state in ("act", "wait"):
+            self._step_began(name)
         waiting = self._backing_off(view, made)
         if waiting is not None:
             return waiting
@@ -128,7 +143,7 @@ class Rollout:
             record = record.model_copy(update={"failure": None})
         view = View(
             desired=context.desired,
-            facts=inventory.facts(context.desired.images),
+            facts=_facts(inventory, context, record),
             record=record,
             server=server,
             now=services.clock(),
@@ -138,15 +153,39 @@ class Rollout:
         return replace(view, memory=self.kept.observe(view)), context, inventory
 
     def _converged(self, view: View, made: Plan) -> Outcome:
-        drift, self.kept.drift = self.kept.drift, ""
-        first = not is_true(self.instance.status.conditions, "Ready")
+        repaired, self.kept.drift = self.kept.drift, {}
+        before = self.instance.status.conditions
         self.kept.succeeded()
-        self._report(view=view, plan=made, drift=drift)
-        if drift:
-            self._event("Normal", "DriftRepaired", drift)
-        elif first:
+        self._step_ended("succeeded")
+        self._report(view=view, plan=made, drift="; ".join(repaired.values()))
+        if repaired:
+            self._event("Normal", "DriftRepaired", "; ".join(repaired.values())[:1000])
+            for kind in repaired:
+                self.services.meter.drift_repaired(kind)
+        elif not is_true(before, "Ready"):
             self._event("Normal", "Ready", f"Release {view.desired.release_name} is served at {self._url()}")
+        self._tell_moved_images(before)
         return DONE
+
+    def _tell_moved_images(self, before: Sequence[Condition]) -> None:
+        """An Event when a tag of a running image begins to point to another one."""
+        old, now = find(before, "InSync"), find(self._latest().status.conditions, "InSync")
+        if now is not None and now.reason == IMAGE_MOVED and (old is None or old.message != now.message):
+            self._event("Normal", IMAGE_MOVED, now.message[:1000])
+
+    def _latest(self) -> Instance:
+        found = self.services.store.instance(self.key)
+        return found if found is not None and found.ref.uid == self.instance.ref.uid else self.instance
+
+    def _step_began(self, step: str) -> None:
+        if self.kept.step != step:
+            self._step_ended("succeeded")
+            self.kept.step, self.kept.step_since = step, self.services.clock()
+
+    def _step_ended(self, outcome: Literal["succeeded", "failed"]) -> None:
+        step, self.kept.step = self.kept.step, ""
+        if step:
+            self.services.meter.step_finished(step, outcome, self.services.clock() - self.kept.step_since)
 
     def _act(self, view: View, made: Plan, verdict: Verdict, context: Context, inventory: Inventory) -> Outcome | None:
         self._note_drift(view, verdict)
@@ -192,17 +231,20 @@ class Rollout:
         site = Site(self.instance.ref, server.key, server.spec.proxy)
         executor = Executor(services.cluster, services.hosts, site, progress)
         results = Results()
-        for action in actions:
-            executor.run(action, inventory, results)
+        try:
+            for action in actions:
+                executor.run(action, inventory, results)
+        except Overtaken as moved:
+            log.info("%s", moved)  # the rest was planned for what is no more; the next round plans anew
         return results
 
     def _note_drift(self, view: View, verdict: Verdict) -> None:
         """A difference without a change of what is desired: somebody or something changed the host."""
-        if view.record.applied_hash != view.desired.hash or self.kept.drift:
+        if view.record.applied_hash != view.desired.hash:
             return
-        first = verdict.actions[0]
-        if not isinstance(first, do.ProbeContainer | do.VerifyRoute):
-            self.kept.drift = f"{first.text}: {first.reason}"
+        for action in verdict.actions:
+            if kind := drift.kind(action):
+                self.kept.drift.setdefault(kind, f"{action.text}: {action.reason}")
 
     def _announce(self, view: View) -> None:
         if view.credential_keys is None:
@@ -226,6 +268,7 @@ class Rollout:
         self, step: str, view: View, made: Plan, verdict: Verdict, context: Context, inventory: Inventory
     ) -> Outcome | None:
         message = self._with_log(verdict, context, inventory)
+        self._step_ended("failed")
         self._event("Warning", verdict.reason, f"step {step}: {message}"[:1000])
         if view.previous:
             failure = FailureRecord(

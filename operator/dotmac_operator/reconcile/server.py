@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from dotmac_crds.server import ServerSpec
-from dotmac_operator.core import names, proxy
+from dotmac_operator.core import drift, names, proxy
 from dotmac_operator.core.actions import LoadProxy
-from dotmac_operator.core.conditions import is_true
+from dotmac_operator.core.conditions import find, is_true
 from dotmac_operator.core.secret import SecretStr
 from dotmac_operator.core.server import HostProblem, ServerSituation, compute, plan_proxy
 from dotmac_operator.hosts.inventory import Inventory
@@ -16,7 +16,7 @@ from dotmac_operator.hosts.port import HostAddress, HostError
 from dotmac_operator.reconcile.context import Contexts
 from dotmac_operator.reconcile.execute import Executor, Results, Site
 from dotmac_operator.reconcile.hosts import Hosts
-from dotmac_operator.reconcile.ports import DONE, GONE, Cluster, Gone, Outcome
+from dotmac_operator.reconcile.ports import DONE, GONE, Cluster, Gone, Meter, Outcome, Unmetered
 from dotmac_operator.reconcile.store import Server, Store
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class ServerReconciler:
         hosts: Hosts,
         wake_instances: Callable[[str], None],
         clock: Callable[[], float] = time.time,
+        meter: Meter | None = None,
     ) -> None:
         """`wake_instances` is called with the Server's key when its readiness has changed."""
         self._store = store
@@ -41,6 +42,7 @@ class ServerReconciler:
         self._hosts = hosts
         self._wake_instances = wake_instances
         self._clock = clock
+        self._meter = meter or Unmetered()
         self._contexts = Contexts(store, cluster)
 
     def reconcile(self, key: str) -> Outcome:
@@ -129,6 +131,7 @@ class ServerReconciler:
     ) -> ServerSituation:
         executor = Executor(self._cluster, self._hosts, Site(server.ref, server.key, spec.proxy))
         image = proxy.container(spec, server.ref.uid).image
+        found: dict[str, str] = {}
         for _ in range(ROUNDS):
             facts = inventory.facts([image])
             with self._hosts.routing(server.key):
@@ -137,13 +140,25 @@ class ServerReconciler:
                     inventory.invalidate()  # a route that was set since the last read must not be lost
                     actions = plan_proxy(spec, server.ref.uid, inventory.facts([image]))
                 for action in actions:
+                    found = found | {kind: f"{action.text}: {action.reason}"} if (kind := drift.kind(action)) else found
                     executor.run(action, inventory, Results())
             if not actions:
                 break
+        if not actions:
+            self._tell_drift(server, found)
         running = next((c for c in facts.containers if c.name == names.PROXY_CONTAINER and c.running), None)
         ready = running is not None and not actions
         message = "" if ready else "; ".join(action.reason for action in actions) or "the proxy does not run"
         return replace(situation, proxy_ready=ready, proxy_message=message)
+
+    def _tell_drift(self, server: Server, found: Mapping[str, str]) -> None:
+        """What was repaired is drift when the proxy was right before, for this very spec."""
+        before = find(server.status.conditions, "ProxyReady")
+        if not found or before is None or before.status != "True" or before.observed_generation != server.generation:
+            return
+        self._cluster.event(server.ref, "Normal", "DriftRepaired", "; ".join(found.values())[:1000])
+        for kind in found:
+            self._meter.drift_repaired(kind)
 
     def _delete(self, server: Server, situation: ServerSituation) -> Outcome:
         here = self._store.instances_on(server.ref.namespace, server.ref.name)

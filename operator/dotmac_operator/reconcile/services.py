@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dotmac_crds.instance import InstanceStatus, QuotaStatus
 from dotmac_operator.core.status import Problem, Situation, compute
 from dotmac_operator.reconcile.context import Contexts, NotYet
 from dotmac_operator.reconcile.hosts import Hosts
-from dotmac_operator.reconcile.ports import DONE, Body, Cluster, Outcome
+from dotmac_operator.reconcile.ports import DONE, Body, Cluster, Meter, Outcome, Unmetered
 from dotmac_operator.reconcile.store import Instance, Store
 
 LOOK_AGAIN = 30.0
@@ -26,6 +26,7 @@ class Services:
     wake_server: Callable[[str], None]
     """Called with the key of a Server that should be looked at."""
     clock: Callable[[], float] = time.time
+    meter: Meter = field(default_factory=Unmetered)
 
     def report(self, instance: Instance, situation: Situation) -> Outcome:
         """Writes the status when it differs from the last known one."""

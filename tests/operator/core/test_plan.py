@@ -110,6 +110,7 @@ def test_the_steps_do_not_depend_on_what_this_process_remembers() -> None:
 Facts = Callable[[HostFacts], HostFacts]
 ELSEWHERE = config_of(replace(DESIRED.route, upstreams=("x:1",)))
 STRAY = container_fact(NEXT.apps[0])
+DUMPS = "dotmac-acme-backups"
 DRIFT: list[tuple[str, Facts, str, list[str]]] = [
     ("web is gone", lambda f: without_container(f, WEB), "start", ["RunContainer"]),
     ("web exited", lambda f: with_container(f, WEB, state="exited"), "start", [f"StartContainer {WEB.name}"]),
@@ -117,7 +118,7 @@ DRIFT: list[tuple[str, Facts, str, list[str]]] = [
     ("database is gone", lambda f: without_container(f, DATABASE), "infra", ["RunContainer"]),
     ("db off", lambda f: with_container(f, DATABASE, state="exited"), "infra", [f"StartContainer {DATABASE.name}"]),
     ("cache is gone", lambda f: without_container(f, CACHE), "infra", ["RunContainer"]),
-    ("a volume is gone", lambda f: without_volume(f, "dotmac-acme-files"), "infra", ["CreateVolume dotmac-acme-files"]),
+    ("dumps are gone", lambda f: without_volume(f, DUMPS), "infra", [f"CreateVolume {DUMPS}"]),
     ("images are gone", lambda f: replace(f, images={}), "images", ["PullImage"] * 3),
     ("the network is gone", lambda f: replace(f, networks=f.networks[:1]), "infra", ["CreateNetwork dotmac-acme"]),
     ("the route is gone", lambda f: replace(f, proxy_config=config_of()), "route", ["SetRoute"]),
@@ -337,13 +338,13 @@ def test_a_change_of_the_environment_needs_no_backup_and_no_migration() -> None:
     assert (name, shape(verdict.actions)) == ("start", ["RunContainer", "RunContainer"])
 
 
-def test_a_database_is_replaced_only_after_the_old_one_has_gone() -> None:
+def test_a_database_is_replaced_only_after_the_old_one_has_stopped() -> None:
     images = {**RELEASE["images"], "db": "example/postgres:15.1"}
     changed = desired_of(release=release_of(images=images))
     facts = replace(met_facts(DESIRED), images=met_facts(changed).images)
     name, verdict = current(met_view(changed, facts=facts, record=met_record(DESIRED)))
     assert name == "infra"
-    assert shape(verdict.actions)[0] == f"RemoveContainer {DATABASE.name}"
+    assert shape(verdict.actions)[0] == f"StopContainer {DATABASE.name}"
     assert isinstance(verdict.actions[1], RunContainer)
 
 

@@ -2,10 +2,18 @@
 
 from collections.abc import Iterator
 
-from dotmac_operator.core.actions import Action, CreateNetwork, CreateVolume, RunContainer, StartContainer
+from dotmac_operator.core.actions import (
+    Action,
+    CreateNetwork,
+    CreateVolume,
+    RemoveContainer,
+    RunContainer,
+    StopContainer,
+)
 from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.facts import ContainerFact
-from dotmac_operator.core.steps.base import MET, Step, Verdict, act, blocked, failed, leftovers, owner_labels, wait
+from dotmac_operator.core.repair import repairs
+from dotmac_operator.core.steps.base import MET, Step, Verdict, act, blocked, failed, owner_labels, wait
 from dotmac_operator.core.subnets import PREFIX, free_subnet
 from dotmac_operator.core.view import View
 
@@ -34,18 +42,33 @@ def _network(view: View) -> Iterator[Action]:
 def _volumes(view: View) -> Iterator[Action]:
     for name in view.desired.volumes:
         if view.volume(name) is None:
-            yield CreateVolume("it does not exist", name, owner_labels(view))
+            lost = name in (view.record.volumes or ())  # a volume with data: step preflight has stopped there
+            reason = "it is gone, and what was in it" if lost else "it does not exist"
+            yield CreateVolume(reason, name, owner_labels(view))
 
 
 def _servers(view: View) -> Iterator[Action]:
     for spec in view.desired.infrastructure:
         container = view.container(spec)
+        yield from _others(view, spec, container)
         if container is None:
-            # The old one goes first: two servers on one data directory would destroy it.
-            yield from leftovers(view, spec.role, spec.name)
-            yield RunContainer(_why(view, spec), spec)
-        elif container.state in ("created", "exited"):
-            yield StartContainer(f"{spec.role} is {container.state}", spec.name)
+            yield RunContainer(_why(view, spec), view.pinned(spec))
+        else:
+            yield from repairs(view.pinned(spec), container)
+
+
+def _others(view: View, spec: ContainerSpec, container: ContainerFact | None) -> Iterator[Action]:
+    """Servers of another version must not run: two on one data directory would destroy it.
+
+    The one that served stays, stopped, until the new version is verified: there is a way back without its Release.
+    """
+    for other in view.of_role(spec.role):
+        if container is not None and other.id == container.id:
+            continue
+        if not view.served_once(other):
+            yield RemoveContainer(f"{spec.role} of another version", other.name, grace=60)
+        elif other.state in ("running", "paused", "restarting"):
+            yield StopContainer(f"{spec.role} of another version", other.name, grace=60)
 
 
 def _why(view: View, spec: ContainerSpec) -> str:

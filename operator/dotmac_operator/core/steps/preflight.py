@@ -124,6 +124,21 @@ def _ours(found: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     return all(found.get(label, "").lower() == labels[label].lower() for label in (names.NAMESPACE, names.ORG))
 
 
+def _strange_volume(view: View, name: str) -> Verdict:
+    if name in view.data_volumes:
+        return blocked(
+            "DataVolumeMissing",
+            f"volume {name} on Server {view.server.name} has lost its labels, so it is not the one with the tenant's"
+            " data, but one made since by hand or by Docker itself: remove it and restore the data from a backup",
+            after=RETRY,
+        )
+    return blocked(
+        "VolumeTaken",
+        f"volume {name} on Server {view.server.name} belongs to somebody else: remove it, or choose another orgCode",
+        after=RETRY,
+    )
+
+
 def _volumes(view: View) -> Verdict | None:
     labels = view.desired.labels
     for name in view.desired.volumes:
@@ -131,12 +146,7 @@ def _volumes(view: View) -> Verdict | None:
         if volume is None:
             continue
         if not _ours(volume.labels, labels):
-            return blocked(
-                "VolumeTaken",
-                f"volume {name} on Server {view.server.name} belongs to somebody else: remove it, or choose"
-                " another orgCode",
-                after=RETRY,
-            )
+            return _strange_volume(view, name)
     network = view.network(view.desired.network)
     if network is not None and not _ours(network.labels, labels):
         return blocked(
@@ -145,14 +155,16 @@ def _volumes(view: View) -> Verdict | None:
             "choose another orgCode",
             after=RETRY,
         )
+    for name in view.data_volumes:
+        if view.volume(name) is None:
+            return blocked(
+                "DataVolumeMissing",
+                f"volume {name} with the tenant's data is gone from Server {view.server.name}: restore it from a backup"
+                f" under that name with the labels {names.NAMESPACE}={labels[names.NAMESPACE]} and"
+                f" {names.ORG}={labels[names.ORG]}, or delete the Instance and create it anew",
+                after=RETRY,
+            )
     present = view.volume(view.database_volume) is not None
-    if not present and view.record.release is not None and view.record.release.current:
-        return blocked(
-            "DataVolumeMissing",
-            f"volume {view.database_volume} with the tenant's data is gone from Server {view.server.name}: restore it "
-            "from a backup under that name, or delete the Instance and create it anew",
-            after=RETRY,
-        )
     if present and view.credential_keys is None:
         return blocked(
             "CredentialsMissing",

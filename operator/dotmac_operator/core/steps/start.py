@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from dotmac_operator.core import names
-from dotmac_operator.core.actions import Action, ProbeContainer, RemoveContainer, RunContainer, StartContainer
+from dotmac_operator.core.actions import Action, ProbeContainer, RemoveContainer, RunContainer
 from dotmac_operator.core.container import ContainerSpec, ExecCheck, RemoteCheck
 from dotmac_operator.core.facts import ContainerFact
+from dotmac_operator.core.repair import repairs
 from dotmac_operator.core.steps.base import MET, Step, Verdict, act, failed, wait
 from dotmac_operator.core.view import View
 
@@ -46,9 +47,10 @@ def _missing(view: View) -> Iterator[Action]:
         container = view.container(spec)
         if container is None:
             known = any(other.labels.get(names.ROLE) == spec.role for other in view.containers)
-            yield RunContainer(f"{spec.role} differs from the spec" if known else f"{spec.role} does not exist", spec)
-        elif container.state in ("created", "exited"):
-            yield StartContainer(f"{spec.role} is {container.state}", spec.name)
+            reason = f"{spec.role} differs from the spec" if known else f"{spec.role} does not exist"
+            yield RunContainer(reason, view.pinned(spec))
+        else:
+            yield from repairs(view.pinned(spec), container)
 
 
 def _probes(view: View) -> Iterator[Action]:

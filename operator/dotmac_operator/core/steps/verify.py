@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dotmac_operator.core import names
 from dotmac_operator.core.actions import Action, RemoveContainer, VerifyRoute
 from dotmac_operator.core.container import RemoteCheck
-from dotmac_operator.core.steps.base import MET, Step, Verdict, act, failed
+from dotmac_operator.core.steps.base import MET, Step, Verdict, act, failed, leftovers
 from dotmac_operator.core.view import View
 
 DEADLINE = 90.0
@@ -34,8 +34,10 @@ def _request(view: View) -> Verdict:
 def _replaced(view: View) -> Iterator[Action]:
     for container in view.outdated:
         yield RemoveContainer("it was replaced", container.name, grace=60)
+    for spec in view.desired.infrastructure:
+        yield from leftovers(view, spec.role, spec.name)
     wanted = {spec.name for spec in (view.desired.migrate, view.desired.bootstrap) if spec is not None}
-    for role in (names.MIGRATE, names.BOOTSTRAP, names.BACKUP):
+    for role in names.ONE_SHOTS:
         for container in view.of_role(role):
             if container.name not in wanted and not container.running:
                 yield RemoveContainer("it has done its work", container.name, grace=0)
