@@ -185,6 +185,19 @@ class ProbeContainer(Action):
 
 
 @dataclass(frozen=True)
+class CountConnections(Action):
+    """Ask the proxy how many requests it has open to a container; the answer becomes a fact of the next observation."""
+
+    name: str
+    address: str
+    port: int
+
+    @property
+    def text(self) -> str:
+        return f"count open requests of {self.name}"
+
+
+@dataclass(frozen=True)
 class SetRoute(Action):
     route: Route
 

@@ -101,6 +101,7 @@ class ContainerSpec:
         made = self._content(masked=False)
         made["Image"] = self.pinned or self.image
         made["Labels"] = {**self.labels, names.ROLE: self.role, names.INDEX: str(self.index), names.HASH: self.hash}
+        made["Labels"][names.STOP_GRACE] = str(self.stop_grace)
         return made
 
     def limits(self) -> dict[str, Any]:

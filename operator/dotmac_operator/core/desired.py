@@ -304,7 +304,7 @@ class _Builder:
             capabilities=tuple(role.capabilities),
             check=_check(role.health, role.port),
             stop_grace=role.stop_grace_period,
-            labels={**self.labels, names.PORT: str(role.port)} if role.expose else self.labels,
+            labels={**self.labels, **_exposure(role)},
         )
 
     def _migrate(self, env: Mapping[str, EnvValue]) -> ContainerSpec | None:
@@ -352,6 +352,10 @@ class _Builder:
 
 def _limit(limits: Limits) -> Limit:
     return Limit(limits.cpu, limits.memory, limits.pids)
+
+
+def _exposure(role: Role) -> dict[str, str]:
+    return {names.PORT: str(role.port), names.DRAIN: str(role.drain_timeout)} if role.expose else {}
 
 
 def _argv(argv: list[str] | None) -> tuple[str, ...] | None:

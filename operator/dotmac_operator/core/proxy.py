@@ -8,7 +8,7 @@ keeps. Source of the format: https://caddyserver.com/docs/json/
 import copy
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dotmac_crds.server import Proxy, ServerSpec
@@ -18,6 +18,17 @@ from dotmac_operator.core.digest import digest
 
 type Config = dict[str, Any]
 
+SHUTDOWN_DELAY = 2
+"""Seconds between the moment a new configuration serves and the moment the connections that idle under the old one are
+closed. Until then every answer under the old one says `Connection: close`, so that no client that asks more often than
+this is cut while it asks. See ADR 0020."""
+LINGER = SHUTDOWN_DELAY + 6
+"""Seconds after a switch in which a request may still come in under the old configuration: the delay, and five for a
+connection that was opened and has not asked yet. Source: net/http, Server.closeIdleConns."""
+UPSTREAM_IDLE = 2
+"""Seconds that a connection to a container is kept for the next request. Fewer than the servers of applications keep
+theirs (gunicorn 2, uvicorn 5), or a POST would now and then meet a connection that is just being closed."""
+
 ADMIN_SOCKET = "unix//run/caddy/admin.sock"
 AUTOSAVE = "/config/caddy/autosave.json"
 RELOAD_ARGV = ("caddy", "reload", "--config", "-", "--address", ADMIN_SOCKET, "--force")
@@ -25,6 +36,13 @@ RELOAD_ARGV = ("caddy", "reload", "--config", "-", "--address", ADMIN_SOCKET, "-
 PLAIN, SECURE = "plain", "secure"
 REFUSAL: Config = {"handle": [{"handler": "static_response", "status_code": 404}]}
 """The last route. Without it Caddy answers 200 under a name that nobody has, which step verify would take for good."""
+
+
+FAREWELL: Config = {
+    "match": [{"vars": {"{http.shutting_down}": ["true"]}}],
+    "handle": [{"handler": "headers", "response": {"deferred": True, "set": {"Connection": ["close"]}}}],
+}
+"""The first route: what a configuration that was replaced tells the clients that still have it."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +55,28 @@ class Route:
     """(host name, TLS mode Acme|Internal|Off), in the order of the spec."""
     upstreams: tuple[str, ...]
     """`container:port`, by name on the tenant's network."""
+    since: int = field(default=0, compare=False)
+    """Unix seconds when it was switched to these upstreams; it is kept in the proxy's configuration. 0: unknown."""
 
     def digest(self) -> str:
         return digest([self.hosts, self.upstreams])
 
 
-def group(owner: str) -> str:
-    return f"dotmac-{owner}"
+def group(route: Route) -> str:
+    """`dotmac-<uid>@<since>`."""
+    return f"dotmac-{route.owner}@{route.since}"
 
 
-def base_config(proxy: Proxy) -> Config:
-    """The configuration without a tenant."""
+def base_config(proxy: Proxy, turn: int = 0) -> Config:
+    """The configuration without a tenant. `turn` is 0 or 1, see `turned`."""
     servers: Config = {
         # Certificates and redirects are said explicitly, per route; Caddy must not guess them from host names.
-        PLAIN: {"listen": [":80"], "automatic_https": {"disable": True}, "routes": [REFUSAL]},
+        PLAIN: {"listen": _listen(80, PLAIN, turn), "automatic_https": {"disable": True}, "routes": [FAREWELL, REFUSAL]}
     }
-    apps: Config = {"http": {"http_port": 80, "https_port": 443, "grace_period": "30s", "servers": servers}}
+    http: Config = {"http_port": 80, "https_port": 443, "grace_period": "30s", "servers": servers}
+    apps: Config = {"http": http | {"shutdown_delay": f"{SHUTDOWN_DELAY}s"}}
     if proxy.tls.mode != "Off":
-        _add_secure(servers)
+        _add_secure(servers, turn)
         apps["tls"] = _tls(proxy, {})
     return {"admin": {"listen": ADMIN_SOCKET}, "apps": apps}
 
@@ -73,6 +95,24 @@ def render(config: Config) -> bytes:
     return json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
 
 
+def turn_of(config: Config | None) -> int:
+    listened = config["apps"]["http"]["servers"][PLAIN].get("listen", []) if config else []
+    return int(_socket(PLAIN, 1) in listened)
+
+
+def turned(config: Config) -> Config:
+    """`config` such that the one before it takes leave of its clients.
+
+    Caddy waits `shutdown_delay` only when the new configuration listens to fewer addresses than the old one. So each
+    server has one more, a socket that nobody uses, which changes its name. Source: Caddy, App.Stop of caddyhttp.
+    """
+    made = copy.deepcopy(config)
+    turn = 1 - turn_of(config)
+    for name, server in made["apps"]["http"]["servers"].items():
+        server["listen"] = _listen(443 if name == SECURE else 80, name, turn)
+    return made
+
+
 def with_route(config: Config, route: Route, proxy: Proxy) -> Config:
     """`config` with this Instance's route in place of its old one. Other Instances' routes stay as they are."""
     made = without_route(config, route.owner)
@@ -83,7 +123,7 @@ def with_route(config: Config, route: Route, proxy: Proxy) -> Config:
         _append(servers[PLAIN], _forward(route, plain))
     if secure:
         _append(servers[PLAIN], _redirect(route, secure, proxy.https_port))
-        _add_secure(servers)
+        _add_secure(servers, turn_of(config))
         _append(servers[SECURE], _forward(route, secure))
         made["apps"]["tls"] = _tls(proxy, _modes(made) | {host: mode for host, mode in route.hosts if mode != "Off"})
     return made
@@ -92,7 +132,7 @@ def with_route(config: Config, route: Route, proxy: Proxy) -> Config:
 def without_route(config: Config, owner: str) -> Config:
     made = copy.deepcopy(config)
     for server in made["apps"]["http"]["servers"].values():
-        server["routes"] = [route for route in server.get("routes", []) if route.get("group") != group(owner)]
+        server["routes"] = [route for route in server.get("routes", []) if owner_of(route) != owner]
     _forget_subjects(made)
     return made
 
@@ -110,10 +150,10 @@ def _forget_subjects(config: Config) -> None:
 
 def rebase(config: Config, proxy: Proxy) -> Config:
     """The routes of `config` on the base that the Server's spec asks for; equal to `config` when it has it already."""
-    made = base_config(proxy)
-    owners = dict.fromkeys(str(r.get("group", "")).removeprefix("dotmac-") for _, r in _routes(config, None))
+    made = base_config(proxy, turn_of(config))
+    owners = dict.fromkeys(owner_of(route) for _, route in _routes(config, None))
     for owner in owners:
-        route = route_of(config, owner)
+        route = route_of(config, owner) if owner else None
         if route is not None:
             made = with_route(made, route, proxy)
     return made
@@ -126,12 +166,14 @@ def route_of(config: Config | None, owner: str) -> Route | None:
     modes = _modes(config)
     hosts: list[tuple[str, str]] = []
     upstreams: tuple[str, ...] = ()
+    since = 0
     for _, route in _routes(config, owner):
+        since = _since(route)
         handler = route["handle"][0]
         if handler.get("handler") == "reverse_proxy":
             hosts += [(host, modes.get(host, "Off")) for host in _hosts(route)]
             upstreams = tuple(upstream["dial"] for upstream in handler["upstreams"])
-    return Route(owner, tuple(hosts), upstreams) if hosts else None
+    return Route(owner, tuple(hosts), upstreams, since) if hosts else None
 
 
 def same(observed: Route | None, desired: Route) -> bool:
@@ -147,7 +189,7 @@ def owner_of_host(config: Config | None, host: str) -> str | None:
     """UID of the Instance that the running configuration serves under this host name."""
     for _, route in _routes(config, None):
         if host in _hosts(route):
-            return str(route.get("group", "")).removeprefix("dotmac-")
+            return owner_of(route)
     return None
 
 
@@ -174,15 +216,33 @@ def container(server: ServerSpec, server_uid: str) -> ContainerSpec:
     )
 
 
-def _add_secure(servers: Config) -> None:
+def owner_of(route: Config) -> str:
+    """UID of the Instance whose route this is; empty for the proxy's own."""
+    return str(route.get("group", "")).removeprefix("dotmac-").partition("@")[0]
+
+
+def _since(route: Config) -> int:
+    told = str(route.get("group", "")).partition("@")[2]
+    return int(told) if told.isdecimal() else 0
+
+
+def _socket(server: str, turn: int) -> str:
+    return f"unix//run/caddy/{server}-{turn}.sock"
+
+
+def _listen(port: int, server: str, turn: int) -> list[str]:
+    return [f":{port}", _socket(server, turn)]
+
+
+def _add_secure(servers: Config, turn: int) -> None:
     # Certificates come from the tls app's `automate` list; redirects are routes of ours.
     servers.setdefault(
         SECURE,
         {
-            "listen": [":443"],
+            "listen": _listen(443, SECURE, turn),
             "automatic_https": {"disable_redirects": True},
             "tls_connection_policies": [{}],
-            "routes": [REFUSAL],
+            "routes": [FAREWELL, REFUSAL],
         },
     )
 
@@ -195,16 +255,19 @@ def _forward(route: Route, hosts: list[str]) -> Config:
     handler = {
         "handler": "reverse_proxy",
         "upstreams": [{"dial": upstream} for upstream in route.upstreams],
+        "transport": {"protocol": "http", "keep_alive": {"idle_timeout": f"{UPSTREAM_IDLE}s"}},
+        # What failed to connect is tried on another container. A request that may have been seen by one is repeated
+        # only when it is a GET, which is Caddy's own rule.
         "load_balancing": {"selection_policy": {"policy": "least_conn"}, "try_duration": "5s", "try_interval": "100ms"},
     }
-    return {"group": group(route.owner), "match": [{"host": hosts}], "handle": [handler], "terminal": True}
+    return {"group": group(route), "match": [{"host": hosts}], "handle": [handler], "terminal": True}
 
 
 def _redirect(route: Route, hosts: list[str], port: int) -> Config:
     suffix = "" if port == 443 else f":{port}"
     location = "https://{http.request.host}" + suffix + "{http.request.uri}"
     handler = {"handler": "static_response", "status_code": 308, "headers": {"Location": [location]}}
-    return {"group": group(route.owner), "match": [{"host": hosts}], "handle": [handler], "terminal": True}
+    return {"group": group(route), "match": [{"host": hosts}], "handle": [handler], "terminal": True}
 
 
 def _tls(proxy: Proxy, modes: dict[str, str]) -> Config:
@@ -249,7 +312,7 @@ def _routes(config: Config | None, owner: str | None) -> Iterator[tuple[str, Con
         return
     for name, server in config["apps"]["http"]["servers"].items():
         for route in server.get("routes", []):
-            if owner is None or route.get("group") == group(owner):
+            if owner is None or owner_of(route) == owner:
                 yield name, route
 
 

@@ -29,7 +29,7 @@ def _route_back(view: View) -> Iterator[Action]:
     if not exposed or view.config is None:
         return
     upstreams = tuple(f"{container.name}:{container.labels[names.PORT]}" for container in exposed)
-    back = Route(view.desired.tenant.uid, view.desired.route.hosts, upstreams)
+    back = Route(view.desired.tenant.uid, view.desired.route.hosts, upstreams, int(view.now))
     if not proxy.same(view.route, back):
         yield SetRoute("the previous version must serve", back)
 

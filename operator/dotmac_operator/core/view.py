@@ -7,6 +7,7 @@ from functools import cached_property
 from dotmac_crds.instance import InstanceStatus
 from dotmac_crds.server import ServerSpec
 from dotmac_operator.core import names, proxy
+from dotmac_operator.core.connections import OpenRequests
 from dotmac_operator.core.container import ContainerSpec, ExecCheck, RemoteCheck
 from dotmac_operator.core.desired import Desired
 from dotmac_operator.core.facts import ContainerFact, HostFacts, NetworkFact, VolumeFact
@@ -62,6 +63,8 @@ class Memory:
     verify_since: float = 0.0
     """When the first request for the present serving hash was made; 0: not yet."""
     verify_message: str = ""
+    open_requests: Mapping[str, OpenRequests] = field(default_factory=dict)
+    """Container id -> what the proxy had open to it when it was last asked."""
 
 
 @dataclass(frozen=True)

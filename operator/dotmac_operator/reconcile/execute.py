@@ -10,7 +10,8 @@ from typing import Any
 
 from dotmac_crds.server import Proxy
 from dotmac_operator.core import actions as do
-from dotmac_operator.core import names, proxy
+from dotmac_operator.core import connections, names, proxy
+from dotmac_operator.core.connections import OpenRequests
 from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.desired import GeneratedKey
 from dotmac_operator.core.secret import SecretStr
@@ -63,6 +64,8 @@ class Results:
 
     probes: dict[str, tuple[bool, str]] = field(default_factory=dict)
     """Container name -> (works, message)."""
+    open_requests: dict[str, OpenRequests] = field(default_factory=dict)
+    """Container name -> what the proxy has open to it."""
     verified: bool | None = None
     verify_message: str = ""
     backup: tuple[str, str, int, str] | None = None
@@ -107,7 +110,7 @@ class Executor:
         try:
             self._dispatch(action, inventory, results)
         finally:
-            if not isinstance(action, do.ProbeContainer | do.VerifyRoute | do.GenerateSecrets | do.RecordBackup):
+            if not isinstance(action, _LOOKS):
                 inventory.invalidate(action.name if isinstance(action, do.UpdateLimits) else "")
 
     def _dispatch(self, action: do.Action, inventory: Inventory, results: Results) -> None:
@@ -124,6 +127,9 @@ class Executor:
             run_container(engine, action.container)
         elif isinstance(action, do.ProbeContainer):
             results.probes[action.name] = _probe(inventory, action)
+        elif isinstance(action, do.CountConnections):
+            table = proxy_connections(engine)
+            results.open_requests[action.name] = connections.open_requests(table, action.address, action.port)
         elif isinstance(action, do.SetRoute):
             route = action.route
             self._change_proxy(inventory, lambda config: proxy.with_route(config, route, self._site.proxy))
@@ -201,8 +207,20 @@ def remove_container(engine: Engine, name: str, grace: float) -> None:
     engine.remove_container(name)
 
 
+def proxy_connections(engine: Engine) -> str:
+    """The kernel's table of the proxy's connections; empty when the proxy's image has no program to tell it."""
+    return engine.exec(names.PROXY_CONTAINER, connections.ARGV).stdout.decode(errors="replace")
+
+
 def load_proxy(engine: Engine, config: proxy.Config) -> None:
-    """Loads a whole configuration, which the proxy takes or refuses as one."""
+    """Loads a whole configuration, which the proxy takes or refuses as one.
+
+    Clients that hold a connection are told to open another one, which takes `proxy.SHUTDOWN_DELAY` seconds; a proxy
+    that nobody is connected to switches at once.
+    """
+    table = proxy_connections(engine)
+    if not table or connections.clients(connections.parse(table)):
+        config = proxy.turned(config)
     result = engine.exec(names.PROXY_CONTAINER, proxy.RELOAD_ARGV, stdin=proxy.render(config), deadline=60.0)
     if result.exit_code != 0:
         told = result.stderr.decode(errors="replace").strip().splitlines()
@@ -243,6 +261,9 @@ def _create_network(engine: Engine, a: do.CreateNetwork) -> None:
             raise
         raise Overtaken(f"subnet {a.subnet} was taken meanwhile") from None
 
+
+_LOOKS = (do.ProbeContainer, do.CountConnections, do.VerifyRoute, do.GenerateSecrets, do.RecordBackup)
+"""Actions that change nothing on the host."""
 
 _SIMPLE: dict[type[do.Action], Callable[[Engine, Any], object]] = {
     do.LoadProxy: lambda engine, a: load_proxy(engine, a.config),

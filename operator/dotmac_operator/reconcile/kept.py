@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from dotmac_operator.core.connections import OpenRequests
 from dotmac_operator.core.status import Problem
 from dotmac_operator.core.view import Memory, Probe, View
 
@@ -21,6 +22,7 @@ class Kept:
     serving: str = ""
     verify_since: float = 0.0
     verify_message: str = ""
+    open_requests: dict[str, OpenRequests] = field(default_factory=dict)
     attempts: int = 0
     attempted: str = ""
     """`Desired.hash` of the attempts."""
@@ -38,7 +40,12 @@ class Kept:
     def memory(self) -> Memory:
         """A copy for the pure core."""
         return Memory(
-            dict(self.probes), dict(self.unhealthy_since), self.verified, self.verify_since, self.verify_message
+            dict(self.probes),
+            dict(self.unhealthy_since),
+            self.verified,
+            self.verify_since,
+            self.verify_message,
+            dict(self.open_requests),
         )
 
     def observe(self, view: View) -> Memory:
@@ -47,6 +54,7 @@ class Kept:
             self.serving, self.verify_since, self.verify_message = view.desired.serving_hash, 0.0, ""
         running = {container.id for container in view.containers if container.running}
         self.probes = {id_: probe for id_, probe in self.probes.items() if id_ in running}
+        self.open_requests = {id_: found for id_, found in self.open_requests.items() if id_ in running}
         judged = replace(view, memory=self.memory())
         since = {}
         for spec in (*view.desired.infrastructure, *view.desired.apps):

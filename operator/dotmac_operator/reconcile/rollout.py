@@ -196,6 +196,7 @@ class Rollout:
         ids = {container.name: container.id for container in view.containers}
         for name, (ok, message) in results.probes.items():
             self.kept.probes[ids[name]] = Probe(ok, now, message)
+        self.kept.open_requests |= {ids[name]: found for name, found in results.open_requests.items()}
         if results.backup is not None:
             file, sha256, size, release = results.backup
             record = BackupRecord(file=file, sha256=sha256, size=size, release=release, finished_at=rfc3339(now))
@@ -203,6 +204,7 @@ class Rollout:
         if results.verified is not None:
             self.kept.note_verified(view.desired.serving_hash, results.verified, results.verify_message, now)
         unfinished = results.verified is False or any(not ok for ok, _ in results.probes.values())
+        unfinished = unfinished or any(found.upstream != 0 or found.clients for found in results.open_requests.values())
         return Outcome(after=1.0) if unfinished else None
 
     def _progress_of(self, view: View, made: Plan) -> Progress:

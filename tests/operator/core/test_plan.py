@@ -33,6 +33,7 @@ from dotmac_operator.core import names, proxy
 from dotmac_operator.core.actions import (
     Action,
     ConnectNetwork,
+    CountConnections,
     CreateNetwork,
     CreateVolume,
     GenerateSecrets,
@@ -44,6 +45,7 @@ from dotmac_operator.core.actions import (
     SetRoute,
     VerifyRoute,
 )
+from dotmac_operator.core.connections import OpenRequests
 from dotmac_operator.core.desired import Desired
 from dotmac_operator.core.facts import HostFacts, NetworkFact, VolumeFact
 from dotmac_operator.core.plan import Plan, plan
@@ -313,6 +315,66 @@ def test_an_upgrade_goes_on_step_by_step_and_keeps_the_old_until_it_is_verified(
     assert name == "verify"
     removed = {a.name for a in verdict.actions if isinstance(a, RemoveContainer)}
     assert removed == {WEB.name, WORKER.name, MIGRATE.name, spec.name}
+
+
+def draining(spent: float, seen: OpenRequests | None = None, **changes: Any) -> list[str]:
+    """What step verify does `spent` seconds after the switch, with the old containers still there."""
+    edited = desired_of(instance_of(env=[{"name": "A", "value": "b"}]), generation=2)
+    old = with_container(met_facts(DESIRED), WEB, **changes)
+    facts = replace(
+        with_shots(old, *edited.apps), proxy_config=config_of(replace(edited.route, since=int(NOW - spent)))
+    )
+    requests = {} if seen is None else {f"id-{WEB.name}": seen}
+    memory = replace(healthy(edited), verified=edited.serving_hash, open_requests=requests)
+    name, verdict = current(met_view(edited, facts=facts, record=met_record(DESIRED), memory=memory))
+    assert name == "verify"
+    return shape(verdict.actions)
+
+
+REMOVE = f"RemoveContainer {WEB.name}"
+REST = f"RemoveContainer {WORKER.name}"
+
+
+@pytest.mark.parametrize(
+    ("spent", "seen"),
+    [(1, None), (1, OpenRequests(None)), (9, OpenRequests(2, 5)), (29, OpenRequests(1, 0)), (1, OpenRequests(0, 1))],
+    ids=["not asked", "no program tells", "open", "open for long", "a client may still come by the old way"],
+)
+def test_what_was_replaced_stays_while_requests_to_it_may_be_open(spent: float, seen: OpenRequests | None) -> None:
+    assert draining(spent, seen) == [REST], "a worker gets no requests"
+
+
+def test_the_proxy_is_asked_again_and_again_once_nothing_else_is_to_go() -> None:
+    edited = desired_of(instance_of(env=[{"name": "A", "value": "b"}]), generation=2)
+    old = without_container(met_facts(DESIRED), WORKER)
+    facts = replace(with_shots(old, *edited.apps), proxy_config=config_of(replace(edited.route, since=int(NOW) - 9)))
+    for requests in ({}, {f"id-{WEB.name}": OpenRequests(1, 1)}):
+        memory = replace(healthy(edited), verified=edited.serving_hash, open_requests=requests)
+        _, verdict = current(met_view(edited, facts=facts, record=met_record(DESIRED), memory=memory))
+        (asked,) = verdict.actions
+        assert isinstance(asked, CountConnections)
+        assert (asked.name, asked.address, asked.port) == (WEB.name, "10.210.0.5", 8000)
+
+
+@pytest.mark.parametrize(
+    ("spent", "seen"),
+    [(1, OpenRequests(0, 0)), (9, OpenRequests(0, 5)), (31, OpenRequests(2, 5)), (31, None)],
+    ids=["nobody is there", "all have left", "too late", "too late to ask"],
+)
+def test_it_goes_when_they_have_ended_or_had_their_time(spent: float, seen: OpenRequests | None) -> None:
+    assert draining(spent, seen) == [REMOVE, REST]
+
+
+def test_it_says_itself_how_long_its_requests_and_its_end_may_take() -> None:
+    labels = {**WEB.labels, names.ROLE: "web", names.DRAIN: "300", names.STOP_GRACE: "7"}
+    assert draining(31, OpenRequests(1, 0), labels=labels) == [REST]
+    for hostile in ("-1", "soon", "1e9", "", "\u0663"):
+        assert draining(31, labels={**labels, names.DRAIN: hostile}) in ([REST], [REMOVE, REST])
+
+
+@pytest.mark.parametrize("changes", [{"state": "exited"}, {"networks": {}}], ids=["stopped", "cut off"])
+def test_nothing_is_awaited_of_one_that_cannot_answer(changes: dict[str, Any]) -> None:
+    assert draining(1, **changes) == [REMOVE, REST]
 
 
 def test_a_backup_needs_a_database_that_runs() -> None:

@@ -126,10 +126,46 @@ def test_redirects_go_to_the_published_port() -> None:
         {"httpsPort": 8443, "tls": {"email": "a@b.example", "acmeDirectory": "https://ca.example/d"}}
     )
     config = loaded(server, [Route("a", (("a.example", "Acme"),), ("x:1",))])
-    plain = config["apps"]["http"]["servers"][proxy.PLAIN]["routes"][0]
+    plain = config["apps"]["http"]["servers"][proxy.PLAIN]["routes"][1]
     assert plain["handle"][0]["headers"]["Location"] == ["https://{http.request.host}:8443{http.request.uri}"]
     issuer = config["apps"]["tls"]["automation"]["policies"][-1]["issuers"][0]
     assert issuer == {"module": "acme", "email": "a@b.example", "ca": "https://ca.example/d"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_switch_that_takes_leave_listens_to_another_socket_and_changes_nothing_else(mode: str) -> None:
+    server = Proxy.model_validate({"tls": {"mode": mode}})
+    route = Route("a", (("a.example", mode),), ("x:1",), since=1_800_000_000)
+    config = loaded(server, [route])
+    once, twice = proxy.turned(config), proxy.turned(proxy.turned(config))
+    assert (proxy.turn_of(config), proxy.turn_of(once), twice) == (0, 1, config)
+    before, after = (made["apps"]["http"]["servers"] for made in (config, once))
+    for name in before:
+        assert before[name]["listen"][0] == after[name]["listen"][0]
+        assert set(before[name]["listen"]) - set(after[name]["listen"]), "an address that goes makes Caddy wait"
+        assert before[name]["routes"] == after[name]["routes"]
+    assert proxy.rebase(once, server) == once, "the other socket is no drift"
+    assert proxy.with_route(once, route, server) == once
+
+
+def test_the_moment_of_the_switch_is_kept_and_is_no_difference() -> None:
+    route = Route("uid-a", (("a.example", "Off"), ("b.example", "Off")), ("x:1",), since=1_800_000_000)
+    config = loaded(SERVERS[-1], [route])
+    found = proxy.route_of(config, "uid-a")
+    assert found is not None and found.since == 1_800_000_000
+    assert proxy.same(found, Route("uid-a", route.hosts, ("x:1",), since=5))
+
+
+def test_a_route_of_an_older_operator_is_understood_and_replaced() -> None:
+    config = loaded(SERVERS[-1], [Route("uid-a", (("a.example", "Off"),), ("x:1",), since=7)])
+    plain = config["apps"]["http"]["servers"][proxy.PLAIN]
+    plain["listen"], plain["routes"] = [":80"], plain["routes"][1:]
+    plain["routes"][0]["group"] = "dotmac-uid-a"
+    found = proxy.route_of(config, "uid-a")
+    assert found is not None and (found.since, found.upstreams) == (0, ("x:1",))
+    made = proxy.rebase(config, SERVERS[-1])
+    assert made != config
+    assert proxy.same(proxy.route_of(made, "uid-a"), found)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Step 9: the proxy sends requests to the new containers, switched atomically."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from dotmac_operator.core import proxy
 from dotmac_operator.core.actions import Action, ConnectNetwork, SetRoute
@@ -24,7 +25,7 @@ def _actions(view: View) -> Iterator[Action]:
         yield ConnectNetwork("the proxy cannot reach the tenant", view.desired.network, container.name)
     if not proxy.same(view.route, view.desired.route):
         reason = "the proxy has no route" if view.route is None else "the proxy's route differs"
-        yield SetRoute(reason, view.desired.route)
+        yield SetRoute(reason, replace(view.desired.route, since=int(view.now)))
 
 
 STEP = Step("route", check)

@@ -1,0 +1,109 @@
+"""A change of anything rolls without one failed request, under load that never tries again.
+
+`DOTMAC_TEST_LONG=1 pytest tests/e2e/test_rolling.py` rolls every kind of change, and kills the operator in each action.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.e2e import releases
+from tests.e2e.load import Load, steady
+from tests.e2e.platform import Platform, Tenant
+from tests.e2e.test_crashes import kill_at
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+
+NAME = "river"
+PROGRAM = (Path(__file__).parent / "rolling_app.py").read_text()
+HEALTH = {"http": {"path": "/health"}, "interval": 1, "timeout": 1, "retries": 2, "startPeriod": 10}
+long = pytest.mark.skipif("DOTMAC_TEST_LONG" not in os.environ, reason="minutes: set DOTMAC_TEST_LONG=1")
+
+
+def app_release(name: str, version: str, image: str, replicas: int = 1) -> releases.Object:
+    web = {
+        "name": "web",
+        "image": "app",
+        "command": ["python3", "-c", PROGRAM],
+        "port": 8000,
+        "expose": True,
+        "health": HEALTH,
+        "replicas": replicas,
+        "stopGracePeriod": 2,
+    }
+    volumes = [{"name": "data", "mountPath": "/data", "roles": ["web"]}]
+    made = releases.sample(name, version, image, roles=[web], volumes=volumes)
+    del made["spec"]["migrate"], made["spec"]["bootstrap"]
+    return made
+
+
+def river(release: str = "river-1", colour: str = "red", **changes: Any) -> releases.Object:
+    env = [{"name": "COLOUR", "value": colour}]
+    return releases.instance(NAME, release, serverRef={"name": "two"}, env=env, **changes)
+
+
+@pytest.fixture(scope="module")
+def tenant(platform: Platform) -> Iterator[Tenant]:
+    roomy = releases.small_class()
+    roomy["metadata"]["name"] = "roomy"
+    roomy["spec"]["resources"]["default"] = {"cpu": "1", "memory": "192Mi", "pids": 96}
+    platform.apply(
+        roomy,
+        app_release("river-1", "1.0", releases.SAMPLE_1),
+        app_release("river-2", "2.0", releases.SAMPLE_2, replicas=2),
+    )
+    with platform.tenant(river()) as made:
+        yield made
+        if not platform.operator.alive():
+            platform.operator.start()
+
+
+def assert_unhurt(tenant: Tenant, load: Load, body: str) -> None:
+    """Not one request failed, no POST was lost or repeated, every kind of client did something."""
+    assert load.failures == []
+    expected = {"fresh", "kept", "post", "websocket", "websocket closed", "/slow?10", "/stream?12"}
+    assert expected - set(load.answers) == set(), load.answers
+    assert load.bodies[body] > 0, load.bodies
+    written = tenant.exec("web", "cat", "/data/posts").split()
+    assert sorted(set(load.posted)) == sorted(load.posted)
+    assert [written.count(body) for body in load.posted] == [1] * len(load.posted)
+
+
+def roll(platform: Platform, tenant: Tenant, wanted: releases.Object, body: str) -> float:
+    """Applies under load; the seconds until the new version serves alone."""
+    old = {c["Id"] for c in tenant.containers("web")}
+    with steady(tenant) as load:
+        time.sleep(1)
+        began = time.monotonic()
+        platform.apply(wanted)
+        platform.wait_ready(NAME, seconds=90)
+        taken = time.monotonic() - began
+        assert not old & {c["Id"] for c in tenant.containers("web")}
+        time.sleep(0.5)
+    assert_unhurt(tenant, load, body)
+    return taken
+
+
+def test_a_new_environment_rolls_without_a_failed_request(platform: Platform, tenant: Tenant) -> None:
+    roll(platform, tenant, river(colour="blue"), "blue")
+
+
+def test_killed_at_the_switch_and_while_it_drains_a_new_release_rolls_all_the_same(
+    platform: Platform, tenant: Tenant
+) -> None:
+    """With two replicas; the new process finds on the host since when the old containers drain."""
+    with steady(tenant) as load:
+        time.sleep(0.5)
+        mark = platform.operator.mark()
+        platform.apply(river("river-2", "green"))
+        for action in ("route ", "count open requests "):
+            kill_at(platform, mark, action)
+            mark = platform.operator.mark()
+            platform.operator.start()
+        platform.wait_ready(NAME, seconds=90)
+        assert len(tenant.containers("web")) == 2
+        time.sleep(0.5)
+    assert_unhurt(tenant, load, "green 2")
