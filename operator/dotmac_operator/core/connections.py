@@ -7,6 +7,7 @@ ARGV = ("cat", "/proc/net/tcp", "/proc/net/tcp6")
 """To be run in the proxy's container. The second file is absent without IPv6; what was printed counts all the same."""
 CLIENT_PORTS = frozenset({80, 443})
 """The ports that the proxy listens on in its container."""
+_TITLE = "local_address"
 _ESTABLISHED = "01"
 _MAPPED = "0000000000000000FFFF0000"
 
@@ -30,8 +31,10 @@ class OpenRequests:
     """Connections of clients, for whatever tenant."""
 
 
-def parse(text: str) -> tuple[Connection, ...]:
-    """The established connections; lines that are none are left out."""
+def parse(text: str) -> tuple[Connection, ...] | None:
+    """The established connections; None when this is no such table, but the word of an engine that found no program."""
+    if _TITLE not in text:
+        return None
     made = []
     for line in text.splitlines():
         words = line.split()
@@ -45,17 +48,19 @@ def parse(text: str) -> tuple[Connection, ...]:
     return tuple(made)
 
 
-def clients(found: tuple[Connection, ...]) -> int:
-    return sum(connection.local_port in CLIENT_PORTS for connection in found)
+def clients(text: str) -> int | None:
+    """How many connections clients have; None when nothing is told."""
+    found = parse(text)
+    return None if found is None else sum(connection.local_port in CLIENT_PORTS for connection in found)
 
 
 def open_requests(text: str, address: str, port: int) -> OpenRequests:
-    """Connections to `address:port`, and of clients. An empty text tells nothing."""
-    if not text.strip():
-        return OpenRequests(None)
+    """Connections to `address:port`, and of clients."""
     found = parse(text)
+    if found is None:
+        return OpenRequests(None)
     upstream = sum((made.remote, made.remote_port) == (address, port) for made in found)
-    return OpenRequests(upstream, clients(found))
+    return OpenRequests(upstream, clients(text) or 0)
 
 
 def _address(word: str) -> str:

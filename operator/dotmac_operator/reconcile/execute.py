@@ -208,7 +208,7 @@ def remove_container(engine: Engine, name: str, grace: float) -> None:
 
 
 def proxy_connections(engine: Engine) -> str:
-    """The kernel's table of the proxy's connections; empty when the proxy's image has no program to tell it."""
+    """The kernel's table of the proxy's connections, if the proxy's image has the program that tells it."""
     return engine.exec(names.PROXY_CONTAINER, connections.ARGV).stdout.decode(errors="replace")
 
 
@@ -218,8 +218,7 @@ def load_proxy(engine: Engine, config: proxy.Config) -> None:
     Clients that hold a connection are told to open another one, which takes `proxy.SHUTDOWN_DELAY` seconds; a proxy
     that nobody is connected to switches at once.
     """
-    table = proxy_connections(engine)
-    if not table or connections.clients(connections.parse(table)):
+    if connections.clients(proxy_connections(engine)) != 0:
         config = proxy.turned(config)
     result = engine.exec(names.PROXY_CONTAINER, proxy.RELOAD_ARGV, stdin=proxy.render(config), deadline=60.0)
     if result.exit_code != 0:

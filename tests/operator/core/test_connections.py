@@ -25,11 +25,15 @@ def test_a_connection_that_ends_is_open_no_more() -> None:
     assert connections.open_requests(HEAD + UP.format("06") + UP.format("08"), "10.210.1.5", 8000) == OpenRequests(0, 0)
 
 
-@pytest.mark.parametrize("text", ["", "\n", "  "])
-def test_nothing_printed_tells_nothing(text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["", "\n", 'exec failed: exec: "cat": executable file not found in $PATH', UP.format("01")]
+)
+def test_what_is_no_table_tells_nothing(text: str) -> None:
+    """An engine that finds no program says so where the program would have printed."""
+    assert connections.clients(text) is None
     assert connections.open_requests(text, "10.210.1.5", 8000) == OpenRequests(None)
 
 
 @pytest.mark.parametrize("line", ["cat: /proc/net/tcp6: No such file", "x", "1: zz:zz 00:00 01", "1: 1:1 ÿ:1 01"])
 def test_other_lines_are_left_out(line: str) -> None:
-    assert connections.open_requests(f"{line}\n{UP.format('01')}", "10.210.1.5", 8000) == OpenRequests(1, 0)
+    assert connections.open_requests(f"{HEAD}{line}\n{UP.format('01')}", "10.210.1.5", 8000) == OpenRequests(1, 0)
