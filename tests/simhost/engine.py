@@ -82,13 +82,7 @@ class Engine:
             if entry.startswith("="):
                 raise Refused(400, f"invalid environment variable: {entry}")
         image = self.images.get(body["Image"])
-        taken = next((c for c in self.containers.values() if c.name == name), None)
-        if taken is not None:
-            raise Refused(
-                409,
-                f'Conflict. The container name "/{name}" is already in use by container "{taken.id}". '
-                "You have to remove (or rename) that container to be able to reuse that name.",
-            )
+        self._must_be_free(name)
         body = copy.deepcopy(body)
         body.setdefault("HostConfig", {})
         made = Container(digest(self.host, "container", name, serial), name, body, image, time.time())
@@ -100,6 +94,15 @@ class Engine:
         self.containers[made.id] = made
         self.tell("create", made)
         return made
+
+    def _must_be_free(self, name: str) -> None:
+        taken = next((c for c in self.containers.values() if c.name == name), None)
+        if taken is not None:
+            raise Refused(
+                409,
+                f'Conflict. The container name "/{name}" is already in use by container "{taken.id}". '
+                "You have to remove (or rename) that container to be able to reuse that name.",
+            )
 
     def behave(self, match: Match, behaviour: Behaviour) -> None:
         """From the next start on."""
@@ -131,9 +134,7 @@ class Engine:
         container.pid, container.oom = 1000 + next(self._serial), False
         for name in container.endpoints:
             self.networks.attach(self.networks.get(name), container, self.containers.values())
-        for mount in container.mounts:
-            if mount.kind == "volume":
-                self.volumes.tell("mount", self.volumes.create(mount.source, {}), container)
+        self._tell_mounts("mount", container)
         self.tell("start", container)
         self._play(container)
         self._check_health(container)
@@ -196,9 +197,7 @@ class Engine:
         self.tell("die", container, exitCode=str(exit_code))
         for endpoint in container.endpoints.values():
             self.networks.detach(self.networks.find(endpoint.network), container, endpoint)
-        for mount in container.mounts:
-            if mount.kind == "volume" and mount.source in self.volumes.all:
-                self.volumes.tell("unmount", self.volumes.all[mount.source], container)
+        self._tell_mounts("unmount", container)
         for run in self.execs.values():
             if run.container == container.id and run.running:
                 run.running, run.exit_code = False, 137
@@ -248,16 +247,20 @@ class Engine:
 
     def pause(self, container: Container) -> None:
         if container.state == "paused":
-            raise Refused(409, f"Container {container.name} is already paused")
+            raise Refused(409, f"Container {container.id} is already paused")
         self._must_run(container)
         container.state = "paused"
+        # The engine stops to check, and what is not checked counts as unhealthy. Source: moby, container/health.go.
+        container.health = "unhealthy" if container.health else ""
         self.tell("pause", container)
 
     def unpause(self, container: Container) -> None:
         if container.state != "paused":
-            raise Refused(500, f"Container {container.name} is not paused")
+            raise Refused(500, f"Container {container.id} is not paused")
         container.state = "running"
         self.tell("unpause", container)
+        if container.check is not None and container.behaviour.healthy_after is not None:
+            self._later(container, container.behaviour.healthy_after, lambda: self.report_health(container, "healthy"))
 
     def _must_run(self, container: Container) -> None:
         if not container.alive:
@@ -266,13 +269,9 @@ class Engine:
     def rename(self, container: Container, name: str) -> None:
         if not _NAME.fullmatch(name):
             raise Refused(400, f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
-        taken = next((c for c in self.containers.values() if c.name == name), None)
-        if taken is not None:
-            raise Refused(
-                409,
-                f'Conflict. The container name "/{name}" is already in use by container "{taken.id}". '
-                "You have to remove (or rename) that container to be able to reuse that name.",
-            )
+        if name == container.name:
+            raise Refused(400, "Renaming a container with the same name as its current name")
+        self._must_be_free(name)
         old, container.name = container.name, name
         self.tell("rename", container, oldName=f"/{old}")
 
@@ -304,7 +303,7 @@ class Engine:
 
     def connect(self, network: str, container: Container, aliases: Sequence[str] = ()) -> None:
         found = self.networks.get(network)
-        if found.name in container.endpoints:
+        if found.name in container.endpoints and container.alive:
             raise Refused(403, f"endpoint with name {container.name} already exists in network {found.name}")
         container.endpoints[found.name] = Endpoint(found.name, list(aliases))
         if container.alive:
@@ -314,8 +313,9 @@ class Engine:
         found = self.networks.get(network)
         endpoint = container.endpoints.get(found.name)
         if endpoint is None:
-            raise Refused(403, f"container {container.id} is not connected to network {found.name}")
-        if container.alive:
+            what = "network" if container.alive else "the network"
+            raise Refused(500, f"container {container.id} is not connected to {what} {found.name}")
+        for _ in range(2 if container.alive else 1):  # dockerd tells it twice of a container that runs.
             self.networks.detach(found, container, endpoint)
         del container.endpoints[found.name]
 
@@ -415,6 +415,17 @@ class Engine:
     def tell(self, action: str, container: Container, **more: str) -> None:
         attributes = {**container.labels, "image": str(container.body["Image"]), "name": container.name, **more}
         self.events.tell("container", action, container.id, attributes)
+
+    def _tell_mounts(self, action: str, container: Container) -> None:
+        for mount in container.mounts:
+            if mount.kind == "volume" and mount.source in self.volumes.all:
+                self.volumes.tell(action, self.volumes.all[mount.source], container)
+
+    def tell_archive(self, container: Container) -> None:
+        """To read the files of a container that does not run, its volumes are mounted for a moment."""
+        if not container.alive:
+            self._tell_mounts("mount", container)
+            self._tell_mounts("unmount", container)
 
     def tell_exec(self, run: Exec, action: str, **more: str) -> None:
         container = self.containers.get(run.container)

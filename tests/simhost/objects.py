@@ -75,6 +75,8 @@ class Endpoint:
     address: str = ""
     """Only while it runs."""
     id: str = ""
+    known: bool = False
+    """It has been on the network at least once."""
 
 
 @dataclass

@@ -385,6 +385,7 @@ async def _follow(
 @route("GET", "/containers/{name}/archive", "container")
 def get_archive(engine: Engine, request: Request, name: str) -> Answer:
     container, path = engine.get(name), request.query.get("path", "")
+    engine.tell_archive(container)
     content = engine.read(container, path)
     tree = {} if content is not None else engine.tree(container, path)
     if content is None and not tree:
@@ -464,6 +465,10 @@ async def pull(engine: Engine, request: Request, name: str) -> Answer:
     return Streamed(_pull(engine, reference, stem))
 
 
+def _absent(word: str) -> str:
+    return f"No such container: {word}"
+
+
 def _pulled(request: Request) -> str:
     stem, tag = request.query.get("fromImage", ""), request.query.get("tag", "")
     return f"{stem}@{tag}" if tag.startswith("sha256:") else f"{stem}:{tag}" if tag else tagged(stem)
@@ -497,7 +502,10 @@ async def _pull(engine: Engine, reference: str, stem: str) -> AsyncIterator[byte
 
 @route("GET", "/images/{name}/json", "image")
 def inspect_image(engine: Engine, request: Request, name: str) -> Answer:
-    return Reply(body=views.image(engine.images.get(name)))
+    try:
+        return Reply(body=views.image(engine.images.get(name)))
+    except Refused as refused:
+        raise Refused(404, f"no such image: {name}: {refused.message}") from None
 
 
 @route("POST", "/images/{name}/tag", "image")
@@ -541,7 +549,12 @@ def connect(engine: Engine, request: Request, name: str) -> Answer:
 def disconnect(engine: Engine, request: Request, name: str) -> Answer:
     body = request.json()
     engine.networks.get(name)
-    engine.disconnect(name, engine.get(body["Container"]))
+    container = engine.find(body["Container"])
+    if container is None:
+        raise Refused(
+            404, f"endpoint {body['Container']} not found" if body.get("Force") else _absent(body["Container"])
+        )
+    engine.disconnect(name, container)
     return Reply(200)
 
 

@@ -162,6 +162,7 @@ class Networks:
     def attach(self, network: Network, container: Container, others: Iterable[Container]) -> None:
         """Gives a running container its address."""
         endpoint = container.endpoints[network.name]
+        endpoint.known = True
         endpoint.id = digest(network.id, container.id, container.started)
         if network.range is not None:
             taken = {other.endpoints[network.name].address for other in others if network.name in other.endpoints}
@@ -200,12 +201,11 @@ class Volumes:
         return found
 
     def create(self, name: str, labels: Mapping[str, str], driver: str = "local") -> Volume:
-        """The one of that name if there is one, as it is."""
-        if name in self.all:
-            return self.all[name]
-        self.births += 1
-        made = Volume(name, dict(labels), time.time(), driver, birth=self.births)
-        self.all[name] = made
+        """The one of that name if there is one, as it is; the engine tells that it was created even so."""
+        made = self.all.get(name)
+        if made is None:
+            self.births += 1
+            made = self.all[name] = Volume(name, dict(labels), time.time(), driver, birth=self.births)
         self.tell("create", made)
         return made
 
@@ -222,6 +222,8 @@ class Volumes:
     def tell(self, action: str, volume: Volume, container: Container | None = None) -> None:
         attributes = {"driver": volume.driver}
         if container is not None:
+            attributes["container"] = container.id
+        if container is not None and action == "mount":
             target = next((m.target for m in container.mounts if m.source == volume.name), "")
-            attributes |= {"container": container.id, "destination": target, "propagation": "", "read/write": "true"}
+            attributes |= {"destination": target, "propagation": "", "read/write": "true"}
         self.events.tell("volume", action, volume.name, attributes)

@@ -94,13 +94,13 @@ def _ends(engine: Engine, container: Container, *, listed: bool = False) -> Json
 
 def _end(network: Network | None, end: Endpoint, container: Container, *, listed: bool) -> Json:
     subnet = network.range if network is not None and end.address else None
-    own = [container.id[:12]] if network is None or network.name != "bridge" else []
+    own = [container.id[:12]] if end.known and network is not None and network.name != "bridge" else []
     aliases = None if listed or not (end.aliases or own) else [*end.aliases, *own]
     return {
-        "IPAMConfig": None if network is not None and network.name == "bridge" else {} if end.aliases else None,
+        "IPAMConfig": None,
         "Links": None,
         "Aliases": aliases,
-        "NetworkID": network.id if network is not None else "",
+        "NetworkID": network.id if network is not None and end.known else "",
         "EndpointID": end.id,
         "Gateway": str(next(subnet.hosts())) if subnet is not None and network and not network.internal else "",
         "IPAddress": end.address,
@@ -191,7 +191,8 @@ def _state(container: Container) -> Json:
 
 _HOST_DEFAULTS: Json = {
     "Binds": None, "ContainerIDFile": "", "LogConfig": {"Type": "json-file", "Config": {}}, "NetworkMode": "default",
-    "PortBindings": {}, "RestartPolicy": {"Name": "", "MaximumRetryCount": 0}, "AutoRemove": False, "VolumeDriver": "",
+    "PortBindings": None, "RestartPolicy": {"Name": "", "MaximumRetryCount": 0}, "AutoRemove": False,
+    "VolumeDriver": "",
     "VolumesFrom": None, "CapAdd": None, "CapDrop": None, "CgroupnsMode": "host", "Dns": None, "DnsOptions": None,
     "DnsSearch": None, "ExtraHosts": None, "GroupAdd": None, "IpcMode": "private", "Privileged": False, "PidMode": "",
     "PublishAllPorts": False, "ReadonlyRootfs": False, "SecurityOpt": None, "ShmSize": 67108864, "Runtime": "runc",
