@@ -20,10 +20,15 @@ from dotmac_operator.hosts.pool import SshHostPool, SshSettings
 from dotmac_operator.reconcile.catalog import CatalogReconciler
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.instance import InstanceReconciler
+from dotmac_operator.reconcile.ports import Meter
 from dotmac_operator.reconcile.server import ServerReconciler
 from dotmac_operator.reconcile.store import Store
 from dotmac_operator.serving.diagnostics import Diagnostics
-from dotmac_operator.serving.serving import start_diagnostics
+from dotmac_operator.serving.fleet import FleetCollector, Leadership
+from dotmac_operator.serving.kubeapi import count_requests
+from dotmac_operator.serving.metrics import Metrics
+from dotmac_operator.serving.serving import Observed, start_diagnostics, start_health
+from dotmac_operator.serving.watching import Seen
 from dotmac_operator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -37,16 +42,19 @@ async def run(settings: Settings, ready: asyncio.Event | None = None) -> None:
     """
     pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="pass")
     store = Store()
+    metrics, seen = Metrics(), Seen()
     election = leader.elect(settings)
-    cluster = kube.KubeCluster(kube.connect(settings.workers + 4), *([election.token] if election else []))
+    api = kube.connect(settings.workers + 4)
+    count_requests(api, metrics.requested)
+    cluster = kube.KubeCluster(api, *([election.token] if election else []))
     passes: dict[str, Pass] = {}
-    workers = Workers(passes, pool, settings.resync)
+    workers = Workers(passes, pool, settings.resync, metrics)
     routing = Routing(store, workers.wake)
     ssh = SshSettings(breaker_failures=settings.breaker_failures, breaker_seconds=settings.breaker_seconds)
-    hosts = Hosts(SshHostPool(ssh, fence=election), routing.docker)
-    passes.update(_passes(store, cluster, hosts, routing, workers))
+    hosts = Hosts(SshHostPool(ssh, metrics.host_called, election), routing.docker)
+    passes.update(_passes(store, cluster, hosts, routing, workers, metrics))
     registry = kopf.OperatorRegistry()
-    Watch(store, routing, workers).register(registry)
+    Watch(store, routing, workers, seen.take).register(registry)
     _login(registry)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -58,9 +66,14 @@ async def run(settings: Settings, ready: asyncio.Event | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     log.info("watching %s", "all namespaces" if settings.all_namespaces else ", ".join(settings.namespaces))
+    metrics.workers(settings.workers)
+    leads = Leadership(settings.leader_election_name, lambda: election.leading) if election else None
+    metrics.registry.register(FleetCollector(metrics, store, hosts, workers, lambda: cluster.writes, leads))
     running = contextlib.ExitStack()
     resting = asyncio.create_task(_rest(stop, workers, hosts, election))
     try:
+        observed = Observed(loop, pool, workers, store, hosts, seen, kube.connect(4))
+        start_health(settings, metrics, observed, running)
         # Connections of its own: a log that is followed takes nothing from the passes. They only read, so that they
         # need no fence, and an operator that stands by answers too.
         start_diagnostics(settings, Diagnostics(store, cluster, hosts, SshHostPool(_impatient(ssh))), running)
@@ -112,10 +125,10 @@ def _impatient(ssh: SshSettings) -> SshSettings:
 
 
 def _passes(
-    store: Store, cluster: kube.KubeCluster, hosts: Hosts, routing: Routing, workers: Workers
+    store: Store, cluster: kube.KubeCluster, hosts: Hosts, routing: Routing, workers: Workers, meter: Meter
 ) -> Mapping[str, Pass]:
-    instances = InstanceReconciler(store, cluster, hosts, lambda key: workers.wake("Server", key))
-    servers = ServerReconciler(store, cluster, hosts, routing.server_ready)
+    instances = InstanceReconciler(store, cluster, hosts, lambda key: workers.wake("Server", key), meter=meter)
+    servers = ServerReconciler(store, cluster, hosts, routing.server_ready, meter=meter)
     catalog = CatalogReconciler(store, cluster)
     return {
         "Instance": instances.reconcile,

@@ -41,6 +41,7 @@ class Operator:
             "KUBECONFIG": str(kubeconfig),
             # A host that was away is looked for again within seconds, so that tests need not wait out a minute.
             "DOTMAC_OPERATOR_BREAKER_SECONDS": "2",
+            "DOTMAC_OPERATOR_METRICS_ADDRESS": "127.0.0.1:0",
         }
 
     @property

@@ -5,6 +5,7 @@ being deleted, so an operator that restarts in the middle of a deletion would le
 still on the host; and its other handlers write annotations to users' objects.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import kopf
@@ -13,13 +14,18 @@ from dotmac_crds.base import GROUP, VERSION
 from dotmac_crds.kinds import KINDS
 from dotmac_operator.handlers.routing import Routing
 from dotmac_operator.handlers.workers import Workers
+from dotmac_operator.reconcile.ports import Body
 from dotmac_operator.reconcile.store import Resource, Store, parse, relevant
 
 
 class Watch:
     """Feeds the store before any handler runs: Kopf fills all indexes first, so no Release is missed at a start."""
 
-    def __init__(self, store: Store, routing: Routing, workers: Workers) -> None:
+    def __init__(
+        self, store: Store, routing: Routing, workers: Workers, told: Callable[[Body, bool], None] = lambda *_: None
+    ) -> None:
+        """`told` hears of each version that comes, and whether the first lists of all kinds are taken in."""
+        self._told = told
         self._store = store
         self._routing = routing
         self._workers = workers
@@ -34,6 +40,7 @@ class Watch:
             kopf.on.event(GROUP, VERSION, kind.plural, id=f"wake-{kind.plural}", registry=registry)(self._event)
 
     async def _index(self, body: kopf.Body, **_: Any) -> None:
+        self._told(dict(body), False)
         self._store.put(dict(body))
         now = parse(dict(body))
         place = (now.ref.kind, now.key)
@@ -42,6 +49,7 @@ class Watch:
         self._seen[place] = now
 
     async def _event(self, event: kopf.RawEvent, body: kopf.Body, **_: Any) -> None:
+        self._told(dict(body), True)
         resource = parse(dict(body))
         place = (resource.ref.kind, resource.key)
         if event["type"] == "DELETED":

@@ -3,8 +3,11 @@
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from dotmac_operator.logs import about
 from dotmac_operator.reconcile.ports import ClusterError, Outcome
@@ -19,14 +22,50 @@ COALESCE = 0.05
 type Pass = Callable[[str], Outcome]
 
 
+class PassMeter(Protocol):
+    """What is counted of passes. Calls are cheap and never fail; they come from several threads."""
+
+    def added(self, kind: str) -> None:
+        """An object was put into the queue."""
+
+    def began(self, kind: str, waited: float) -> None:
+        """Its pass begins, after so many seconds in the queue."""
+
+    def ended(self, kind: str, outcome: Outcome, seconds: float) -> None: ...
+
+
+class UnmeteredPasses:
+    """Counts nothing."""
+
+    def added(self, kind: str) -> None: ...
+
+    def began(self, kind: str, waited: float) -> None: ...
+
+    def ended(self, kind: str, outcome: Outcome, seconds: float) -> None: ...
+
+
+@dataclass
+class Queue:
+    """The objects of one kind."""
+
+    waiting: int = 0
+    running: list[float] = field(default_factory=list)
+    """Seconds that each pass of now has taken."""
+
+
 class Workers:
     """Runs passes for (kind, key). Passes of one object never overlap; those of different objects do."""
 
-    def __init__(self, passes: Mapping[str, Pass], pool: Executor, resync: float) -> None:
+    def __init__(
+        self, passes: Mapping[str, Pass], pool: Executor, resync: float, meter: PassMeter | None = None
+    ) -> None:
         """`resync` in seconds; jittered by a fifth, so that a fleet does not look at its hosts all at once."""
         self._passes = passes
         self._pool = pool
         self._resync = resync
+        self._meter = meter or UnmeteredPasses()
+        self._waiting: dict[tuple[str, str], float] = {}
+        self._running: dict[tuple[str, str], float] = {}
         self._flags: dict[tuple[str, str], asyncio.Event] = {}
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -43,7 +82,8 @@ class Workers:
             self._leading.clear()
             return
         self._leading.set()
-        for flag in self._flags.values():
+        for place, flag in self._flags.items():
+            self._waiting[place] = time.monotonic()
             flag.set()
 
     def wake(self, kind: str, key: str) -> None:
@@ -57,12 +97,26 @@ class Workers:
             return
         log.debug("wake %s %s", kind, key)
         place = (kind, key)
+        if place not in self._waiting:
+            self._waiting[place] = time.monotonic()
+            self._meter.added(kind)
         self._flags.setdefault(place, asyncio.Event()).set()
         if place not in self._tasks:
             self._tasks[place] = asyncio.get_running_loop().create_task(self._run(kind, key), name=f"{kind} {key}")
 
     def _forget(self, kind: str, key: str) -> None:
         del self._tasks[(kind, key)], self._flags[(kind, key)]
+        self._waiting.pop((kind, key), None)
+
+    def queues(self) -> dict[str, Queue]:
+        """What waits and what runs, by kind in lower case. Thread-safe. While another operator leads nothing waits."""
+        found: dict[str, Queue] = {}
+        now = time.monotonic()
+        for kind, _ in list(self._waiting) if self._leading.is_set() else ():
+            found.setdefault(kind.lower(), Queue()).waiting += 1
+        for (kind, _), since in list(self._running.items()):
+            found.setdefault(kind.lower(), Queue()).running.append(now - since)
+        return found
 
     async def stop(self) -> None:
         """No new passes; those that run are waited for by whoever owns the pool."""
@@ -92,18 +146,33 @@ class Workers:
                 pass
 
     async def _pass(self, kind: str, key: str) -> Outcome:
-        def call() -> Outcome:
-            with about(**{kind.lower(): key}):
-                try:
-                    return self._passes[kind](key)
-                except ClusterError as error:
-                    log.warning("%s", error)
-                except Exception:
-                    # A bug in one object's pass must not end its task, nor anybody else's.
-                    log.exception("pass failed")
-                return Outcome(failed=True)
+        # A pass without a wake-up, because its time has come, waits for a thread too.
+        self._waiting.setdefault((kind, key), time.monotonic())
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._metered, kind, key)
 
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+    def _metered(self, kind: str, key: str) -> Outcome:
+        """One pass, in a thread of the pool."""
+        began = time.monotonic()
+        self._meter.began(kind, began - self._waiting.pop((kind, key), began))
+        self._running[(kind, key)] = began
+        outcome = Outcome(failed=True)
+        try:
+            outcome = self._safely(kind, key)
+        finally:
+            del self._running[(kind, key)]
+            self._meter.ended(kind, outcome, time.monotonic() - began)
+        return outcome
+
+    def _safely(self, kind: str, key: str) -> Outcome:
+        with about(**{kind.lower(): key}):
+            try:
+                return self._passes[kind](key)
+            except ClusterError as error:
+                log.warning("%s", error)
+            except Exception:
+                # A bug in one object's pass must not end its task, nor anybody else's.
+                log.exception("pass failed")
+            return Outcome(failed=True)
 
     def _delay(self, outcome: Outcome, failures: int) -> float:
         jitter = random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing

@@ -33,6 +33,13 @@ class Breaker:
         """The pause is over and the next attempt is the single probe that decides."""
         return self._failed >= self._limit and self.retry_after() == 0.0
 
+    @property
+    def state(self) -> str:
+        """closed, open or half-open."""
+        if self._failed < self._limit:
+            return "closed"
+        return "open" if self.retry_after() > 0 else "half-open"
+
     def failed(self) -> None:
         self._failed += 1
         if self._failed >= self._limit:

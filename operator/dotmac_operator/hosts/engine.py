@@ -56,7 +56,8 @@ class DockerEngine:
             self._client.ask(PING, deadline)  # Connects, if that is still to be done.
             started = time.perf_counter()
             self._client.ask(PING, deadline)
-            return time.perf_counter() - started
+            self._client.latency = time.perf_counter() - started
+            return self._client.latency
 
     def info(self) -> EngineInfo:
         with self._carrier.operation("info", Lane.READ, READ_SECONDS) as deadline:
@@ -270,6 +271,16 @@ class DockerEngine:
                 self._stream.close()  # Its reader is gone or about to go; there is one event channel.
             self._stream = HostEvents(self._carrier, self._client, self._edge, event_query(since, labels))
             return self._stream
+
+    @property
+    def heartbeats(self) -> int:
+        """Checks of silent streams so far."""
+        return self._client.heartbeats
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds of the last round trip that was measured."""
+        return self._client.latency
 
     def drop_idle(self) -> None:
         """Closes every kept connection, as when the SSH connection below them is gone."""

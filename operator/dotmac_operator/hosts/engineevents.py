@@ -3,13 +3,15 @@
 import http.client
 import json
 import threading
+import time
 from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
 
 from dotmac_operator.core.facts import DockerEvent
 from dotmac_operator.hosts.deadline import Deadline
 from dotmac_operator.hosts.enginefacts import docker_event
 from dotmac_operator.hosts.enginehttp import Carrier, Connection, EngineClient, Request
-from dotmac_operator.hosts.port import EngineError, HostError, HostUnreachable
+from dotmac_operator.hosts.port import DeadlineExceeded, EngineError, HostError, HostUnreachable
 from dotmac_operator.hosts.stream import read_lines
 
 EVENT_ACTIONS = (
@@ -18,6 +20,7 @@ EVENT_ACTIONS = (
 )
 """Everything that changes facts. Left out are exec_*: a health check causes three, with its command line."""
 
+NANO = 10**9
 OPEN_SECONDS = 30.0
 SILENCE_SECONDS = 15.0
 """After so much silence a ping tells whether nothing happens or nobody is there."""
@@ -30,6 +33,11 @@ class EventEdge:
         self._lock = threading.Lock()
         self._instant = 0
         self._seen: set[tuple[str, str, str]] = set()
+
+    @property
+    def instant(self) -> int:
+        """Time of the newest event that was told, nanoseconds on the host's clock; 0 before the first."""
+        return self._instant
 
     def first_time(self, event: DockerEvent) -> bool:
         key = (event.type, event.action, event.actor_id)
@@ -50,8 +58,79 @@ def event_query(since: int, labels: Sequence[str]) -> dict[str, str]:
         filters["label"] = list(labels)
     query = {"filters": json.dumps(filters)}
     if since > 0:
-        query["since"] = f"{since // 10**9}.{since % 10**9:09d}"
+        query["since"] = _seconds(since)
     return query
+
+
+def _seconds(nanoseconds: int) -> str:
+    return f"{nanoseconds // NANO}.{nanoseconds % NANO:09d}"
+
+
+class Recollection:
+    """Asks a silent stream's engine what it remembers: what the stream has not told, the stream has lost.
+
+    One question takes the place of a ping. It is bounded by the host's own clock, told by the Date of its answers; an
+    engine that does not tell it, or waits instead of answering, is pinged. An engine remembers 256 events, so that a
+    loss among many is noticed by what comes later.
+    """
+
+    def __init__(self, client: EngineClient, edge: EventEdge, query: dict[str, str], date: str) -> None:
+        self._client = client
+        self._edge = edge
+        self._filters = query["filters"]
+        self._clock: tuple[int, float] | None = None
+        self._untold = 0
+        self._able = True
+        self._read_clock(date)
+        # The Date has no fraction: what happened in its second may have been before the stream.
+        self._opened = (self._clock[0] + 1) * NANO if self._clock else 0
+
+    def check(self) -> None:
+        """Raises HostUnreachable when the host is silent, or has known of an event for a whole silence."""
+        request = self._question()
+        if request is None:
+            self._client.check_alive()
+            return
+        try:
+            heard = self._client.heartbeat(request)
+        except (DeadlineExceeded, EngineError):
+            self._client.check_alive()
+            self._able = False
+            return
+        if heard is None:
+            return
+        self._read_clock(heard.date)
+        try:
+            remembered = [docker_event(json.loads(line)).time_nano for line in heard.body.splitlines()]
+        except ValueError:
+            self._able = False
+            return
+        self._judge(max(remembered, default=0))
+
+    def _question(self) -> Request | None:
+        if not self._able or self._clock is None:
+            return None
+        date, at = self._clock
+        since = max(self._edge.instant + 1, self._opened)
+        until = (date + int(time.monotonic() - at)) * NANO
+        if until <= since:
+            return None
+        query = {"filters": self._filters, "since": _seconds(since), "until": _seconds(until)}
+        return Request("GET", "/events", query, repeatable=True)
+
+    def _judge(self, newest: int) -> None:
+        """An event may be on its way; one that did not come in a whole silence is lost."""
+        if self._untold and self._edge.instant < self._untold:
+            raise HostUnreachable(
+                "the event stream has fallen silent: the engine remembers events that it did not tell"
+            )
+        self._untold = newest if newest > self._edge.instant else 0
+
+    def _read_clock(self, date: str) -> None:
+        try:
+            self._clock = (int(parsedate_to_datetime(date).timestamp()), time.monotonic())
+        except (ValueError, TypeError):
+            self._clock = None
 
 
 class HostEvents:
@@ -64,7 +143,14 @@ class HostEvents:
         self._connection, response = _open(carrier, client, query)
         self._lines = read_lines(response)
         self._connection.stream.deadline = Deadline(float("inf"), f"{carrier.name}: events")
-        self._connection.stream.watch(SILENCE_SECONDS, client.check_alive)
+        self._recollection = Recollection(client, edge, query, response.headers.get("Date", ""))
+        self.alive_at = time.monotonic()
+        """When the stream last proved to be alive and complete: by an event, or by a check after a silence."""
+        self._connection.stream.watch(SILENCE_SECONDS, self._check)
+
+    def _check(self) -> None:
+        self._recollection.check()
+        self.alive_at = time.monotonic()
 
     def __iter__(self) -> "HostEvents":
         return self
@@ -88,6 +174,7 @@ class HostEvents:
         except (OSError, http.client.HTTPException, HostError) as error:
             line, failure = None, error
         if line is not None:
+            self.alive_at = time.monotonic()
             return line
         meant = self._closed or self._carrier.closed
         self.close()

@@ -8,6 +8,7 @@ import http.client
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -89,6 +90,15 @@ class Request:
 PING = Request("GET", "/_ping", repeatable=True)
 
 
+@dataclass(frozen=True)
+class Heartbeat:
+    """The answer to a quick question."""
+
+    body: bytes
+    date: str
+    """The host's clock, as HTTP writes it; empty when the engine does not tell."""
+
+
 class Connection:
     """One channel that speaks HTTP with the engine."""
 
@@ -165,6 +175,10 @@ class EngineClient:
     def __init__(self, carrier: Carrier) -> None:
         self._carrier = carrier
         self.kept = KeptConnections()
+        self.heartbeats = 0
+        """Checks of silent streams; not counted as requests."""
+        self.latency: float | None = None
+        """Seconds of the last round trip that was measured."""
 
     def ask(self, request: Request, deadline: Deadline) -> bytes:
         """The whole body of the answer."""
@@ -257,15 +271,29 @@ class EngineClient:
 
     def check_alive(self) -> None:
         """Raises HostUnreachable when the host has gone silent, and drops the connection. Not counted."""
-        deadline = Deadline(PING_SECONDS, f"{self._carrier.name}: check a silent connection")
         try:
-            with self.sent(PING, deadline, counted=False) as (_, response):
-                response.read()
-        except HostBusy:
-            return  # Every channel is in use by calls with deadlines of their own.
+            self.heartbeat(PING)
         except DeadlineExceeded as error:
             self._carrier.distrust()
             raise HostUnreachable(f"{self._carrier.name}: the connection has gone silent") from error
+
+    def heartbeat(self, request: Request) -> Heartbeat | None:
+        """A quick question on a kept connection, not counted as a request; None when there is no channel for it.
+
+        Raises:
+            DeadlineExceeded: no answer within PING_SECONDS; the connection is left as it is.
+        """
+        deadline = Deadline(PING_SECONDS, f"{self._carrier.name}: check a silent connection")
+        self.heartbeats += 1
+        try:
+            started = time.perf_counter()
+            with self.sent(request, deadline, counted=False) as (connection, response):
+                body = self.read_all(response)
+                if connection.used:  # else it was made for this, which takes several round trips
+                    self.latency = time.perf_counter() - started
+                return Heartbeat(body, response.headers.get("Date", ""))
+        except HostBusy:
+            return None  # Every channel is in use by calls with deadlines of their own.
 
     def read_all(self, response: http.client.HTTPResponse) -> bytes:
         data = bytearray()

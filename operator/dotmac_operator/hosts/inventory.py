@@ -47,6 +47,8 @@ class Inventory:
         self._inspected: dict[str, Inspected] = {}
         self._began = time.monotonic()
         """When the stream was opened: what happened before was not told."""
+        self.breaks = 0
+        """Times that the event stream ended or fell silent."""
 
     def start(self) -> None:
         """Begins to listen for events; call it once the host has answered."""
@@ -61,6 +63,16 @@ class Inventory:
         stream = self._stream
         if stream is not None:
             stream.close()
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the event stream is open, as far as this process knows."""
+        return self._streaming
+
+    def silent_for(self) -> float:
+        """Seconds since the open stream last proved to be alive; 0 where the stream does not tell."""
+        alive_at: float | None = getattr(self._stream, "alive_at", None)
+        return 0.0 if alive_at is None else time.monotonic() - alive_at
 
     def invalidate(self, container: str = "") -> None:
         """The next read goes to the host: somebody has just changed something there, perhaps this very container."""
@@ -187,6 +199,7 @@ class Inventory:
             except Exception:
                 log.exception("event stream of %s failed", self.host.address.name)
             self._streaming = False
+            self.breaks += 1
             self.invalidate()
             self._on_event(None)
             self._closed.wait(delay)

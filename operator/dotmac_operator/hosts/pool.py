@@ -118,6 +118,21 @@ class SshHost:
     def closed(self) -> bool:
         return self._closing.is_set()
 
+    @property
+    def breaker_state(self) -> str:
+        """closed, open (left alone for now) or half-open (the next attempt decides)."""
+        return self._breaker.state
+
+    @property
+    def heartbeats(self) -> int:
+        """Questions whether the event stream is alive; not among the round trips."""
+        return self._engine.heartbeats
+
+    @property
+    def latency(self) -> float | None:
+        """Seconds of the last round trip that was measured; None before the first."""
+        return self._engine.latency
+
     # ---- what the port offers
 
     def probe(self) -> float:

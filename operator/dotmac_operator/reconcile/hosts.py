@@ -1,11 +1,16 @@
 """The hosts that are connected: one inventory for each Server."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from dotmac_crds.server import ServerSpec
 from dotmac_operator.core.facts import DockerEvent
+from dotmac_operator.core.secret import SecretStr
+from dotmac_operator.core.server import HostProblem
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostAddress, HostPool
+from dotmac_operator.reconcile.ports import Cluster
+from dotmac_operator.reconcile.store import Server
 
 OnEvent = Callable[[str, DockerEvent | None], None]
 """Called with the Server's key and the event, or None when its stream broke."""
@@ -39,6 +44,11 @@ class Hosts:
             kept = self._kept.get(key)
             return kept[1] if kept else None
 
+    def connected(self) -> list[tuple[str, Inventory]]:
+        """Every Server that was reached, with its inventory."""
+        with self._lock:
+            return [(key, kept[1]) for key, kept in self._kept.items()]
+
     def routing(self, key: str) -> threading.Lock:
         """Held while a host's proxy configuration is read, changed and loaded."""
         with self._lock:
@@ -57,3 +67,26 @@ class Hosts:
         for _, inventory in kept:
             inventory.close()
         self._pool.close()
+
+
+def host_address(cluster: Cluster, server: Server, spec: ServerSpec) -> HostAddress | HostProblem:
+    """How to reach a Server's host, with the key from its Secret; or what is missing. Raises ClusterError."""
+    name = spec.credentials_ref.name
+    content: Mapping[str, SecretStr] | None = cluster.secret(server.ref.namespace, name)
+    if content is None:
+        return HostProblem("SecretMissing", f"spec.credentialsRef: Secret {name} does not exist: create it", True)
+    key = content.get("ssh-privatekey")
+    if key is None:
+        return HostProblem("SecretMissing", f"spec.credentialsRef: Secret {name} has no key ssh-privatekey", True)
+    pinned = tuple(spec.host_keys) or tuple(server.status.host_keys or ())
+    return HostAddress(
+        name=server.key,
+        address=spec.address,
+        port=spec.port,
+        user=spec.user,
+        private_key=key,
+        passphrase=content.get("passphrase"),
+        host_keys=pinned,
+        trust_on_first_use=spec.host_key_policy == "TrustOnFirstUse" and not pinned,
+        max_operations=spec.max_concurrent_operations,
+    )

@@ -9,13 +9,12 @@ from dotmac_crds.server import ServerSpec
 from dotmac_operator.core import drift, names, proxy
 from dotmac_operator.core.actions import LoadProxy
 from dotmac_operator.core.conditions import find, is_true
-from dotmac_operator.core.secret import SecretStr
 from dotmac_operator.core.server import HostProblem, ServerSituation, compute, plan_proxy
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostAddress, HostError
 from dotmac_operator.reconcile.context import Contexts
 from dotmac_operator.reconcile.execute import Executor, Results, Site
-from dotmac_operator.reconcile.hosts import Hosts
+from dotmac_operator.reconcile.hosts import Hosts, host_address
 from dotmac_operator.reconcile.ports import DONE, GONE, Cluster, Gone, Meter, Outcome, Unmetered
 from dotmac_operator.reconcile.store import Server, Store
 
@@ -69,7 +68,7 @@ class ServerReconciler:
                 self._store.put(body)
         if server.paused:
             return self._report(server, replace(situation, paused=True))
-        address = self._address(server, server.spec)
+        address = host_address(self._cluster, server, server.spec)
         if isinstance(address, HostProblem):
             self._report(server, replace(situation, problem=address))
             return Outcome(after=30.0)
@@ -83,27 +82,6 @@ class ServerReconciler:
             instances=len(here),
             memory=sum(self._contexts.memory_of(instance) for instance in here),
             reconcile_token=server.reconcile_token,
-        )
-
-    def _address(self, server: Server, spec: ServerSpec) -> HostAddress | HostProblem:
-        name = spec.credentials_ref.name
-        content: Mapping[str, SecretStr] | None = self._cluster.secret(server.ref.namespace, name)
-        if content is None:
-            return HostProblem("SecretMissing", f"spec.credentialsRef: Secret {name} does not exist: create it", True)
-        key = content.get("ssh-privatekey")
-        if key is None:
-            return HostProblem("SecretMissing", f"spec.credentialsRef: Secret {name} has no key ssh-privatekey", True)
-        pinned = tuple(spec.host_keys) or tuple(server.status.host_keys or ())
-        return HostAddress(
-            name=server.key,
-            address=spec.address,
-            port=spec.port,
-            user=spec.user,
-            private_key=key,
-            passphrase=content.get("passphrase"),
-            host_keys=pinned,
-            trust_on_first_use=spec.host_key_policy == "TrustOnFirstUse" and not pinned,
-            max_operations=spec.max_concurrent_operations,
         )
 
     def _observe(self, server: Server, spec: ServerSpec, address: HostAddress, situation: ServerSituation) -> Outcome:
@@ -181,7 +159,7 @@ class ServerReconciler:
         known = self._hosts.inventory(server.key)
         if known is not None or server.spec is None:
             return known
-        address = self._address(server, server.spec)
+        address = host_address(self._cluster, server, server.spec)
         if isinstance(address, HostProblem):
             return None
         self._wake_instances(server.key)

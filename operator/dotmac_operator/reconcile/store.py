@@ -148,6 +148,9 @@ class Store:
     def servers(self, namespace: str) -> list[Server]:
         return [server for server in self._all("Server") if server.ref.namespace == namespace]
 
+    def all_servers(self) -> list[Server]:
+        return self._all("Server")
+
     def instances_on(self, namespace: str, server: str) -> list[Instance]:
         """Instances whose choice of Server is recorded, or fixed by serverRef, to be this one."""
         return [i for i in self.instances() if i.ref.namespace == namespace and server_name(i) == server]

@@ -17,6 +17,7 @@ from dotmac_operator.core import names
 from dotmac_operator.core.desired import Tenant, referenced_secrets
 from dotmac_operator.core.facts import ContainerFact, VolumeFact
 from dotmac_operator.core.secret import SecretStr
+from dotmac_operator.core.server import HostProblem
 from dotmac_operator.hosts.diagnostics import (
     LINE_LIMIT,
     SIZE_SECONDS,
@@ -28,7 +29,7 @@ from dotmac_operator.hosts.diagnostics import (
     cpu_percent,
 )
 from dotmac_operator.hosts.port import HostAddress, HostError, NotFound
-from dotmac_operator.reconcile.hosts import Hosts
+from dotmac_operator.reconcile.hosts import Hosts, host_address
 from dotmac_operator.reconcile.ports import Cluster, ClusterError
 from dotmac_operator.reconcile.store import Instance, Store, server_name
 from dotmac_operator.serving.masking import masked, printed_forms
@@ -265,16 +266,28 @@ class Diagnostics:
             raise Refused(503, error.reason, f"the host of Server {key} could not be asked: {error}") from error
 
     def _address(self, key: str) -> HostAddress:
+        """The host's address as the passes use it; made from the Server where no pass runs: on a stand-by.
+
+        What the passes have trusted is all that is trusted here: a second connection has no first use of its own.
+        """
         inventory = self._hosts.inventory(key)
         if inventory is None:
-            message = f"Server {key} was not reached by this operator: look at its conditions, or ask the leader"
-            raise Refused(503, "HostNotConnected", message)
-        address = inventory.host.address
-        # What the passes have trusted is all that is trusted here: a second connection has no first use of its own.
-        proven = inventory.host.offered_host_key
-        if not address.host_keys and proven:
-            return replace(address, host_keys=(proven,))
-        return replace(address, trust_on_first_use=False)
+            return replace(self._address_of_server(key), trust_on_first_use=False)
+        address, proven = inventory.host.address, inventory.host.offered_host_key
+        pinned = address.host_keys or ((proven,) if proven else ())
+        return replace(address, host_keys=pinned, trust_on_first_use=False)
+
+    def _address_of_server(self, key: str) -> HostAddress:
+        server = self._store.server(key)
+        if server is None or server.spec is None:
+            raise Refused(503, "ServerNotFound", f"Server {key} does not exist: create it")
+        try:
+            address = host_address(self._cluster, server, server.spec)
+        except ClusterError as error:
+            raise Refused(503, "SecretsUnavailable", f"the Server's Secret cannot be read: {error}") from error
+        if isinstance(address, HostProblem):
+            raise Refused(503, address.reason, address.message)
+        return address
 
     @contextmanager
     def _in_use(self, key: str) -> Iterator[None]:

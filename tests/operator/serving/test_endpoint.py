@@ -288,10 +288,13 @@ async def test_a_host_that_is_away_is_503_with_the_reason(site: Site, what: str)
     assert answer.headers["Retry-After"]
 
 
-async def test_a_server_that_was_never_reached_is_503(site: Site) -> None:
+async def test_a_stand_by_answers_with_what_the_server_says(site: Site) -> None:
     site.world.hosts.detach("tenants/host-1")
-    body = await refused(await site.get(f"{BASE}/logs"), 503)
-    assert body["code"] == "HostNotConnected"
+    assert (await site.get(f"{BASE}/logs")).status == 200
+    address = site.pool.addresses[-1]
+    assert (address.address, address.name, address.trust_on_first_use) == ("192.0.2.1", "tenants/host-1", False)
+    del site.world.cluster.secrets["tenants/ssh-key"]
+    assert (await refused(await site.get(f"{BASE}/logs"), 503))["code"] == "SecretMissing"
 
 
 async def test_too_many_requests_are_refused_not_queued(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
