@@ -165,7 +165,7 @@ class Deletion(Model):
     protected: bool = False
     """True: deletion waits (condition DeletionBlocked) until this is false."""
     final_backup: bool = False
-    """True: the database is dumped into the volume for backups first; a dump that fails stops the deletion."""
+    """True: the database is dumped first, and the volume for backups stays with policy Delete too."""
 
 
 class InstanceSpec(Model):
@@ -259,7 +259,9 @@ class PlanStatus(Model):
     """What is still to be done; empty when the host matches the spec."""
 
     hash: Hash
-    """Digest of the actions."""
+    """What an approval names: digest of the change, or of the actions where nothing that serves is disturbed."""
+    started_at: Timestamp | None = None
+    """When work on the change began; absent while it waits. What has begun is not interrupted by a window's end."""
     actions: Annotated[list[PlannedAction], Field(max_length=64, json_schema_extra=LIST_ATOMIC)] = []
     """The actions in order."""
 
@@ -367,6 +369,8 @@ class InstanceStatus(Model):
     """Ready, Reconciling, Stalled, Suspended, ApprovalNeeded, Scheduled, DatabaseReady, AppHealthy, RouteReady, ..."""
     phase: Word | None = None
     """One word for people; programs read the conditions."""
+    state: State | None = None
+    """The state of spec.state that was last reached."""
     server: ObjectName | None = None
     """The Server it lives on."""
     url: Annotated[str, Field(max_length=512)] | None = None
@@ -385,7 +389,7 @@ class InstanceStatus(Model):
     """Steps that are done, of all, such as 7/10."""
     last_backup: BackupRecord | None = None
     """The last dump."""
-    one_shots: Annotated[list[OneShotRecord], Field(max_length=4, json_schema_extra=list_map("name"))] | None = None
+    one_shots: Annotated[list[OneShotRecord], Field(max_length=8, json_schema_extra=list_map("name"))] | None = None
     """Migrate and bootstrap runs that succeeded."""
     drift: DriftRecord | None = None
     """The last difference that was repaired."""
@@ -407,7 +411,11 @@ class InstanceStatus(Model):
     """Volumes that the version which serves keeps its data in; one that goes missing is not made anew."""
     images: Annotated[list[ImagePin], Field(max_length=32, json_schema_extra=list_map("reference"))] | None = None
     """Images of the version that serves; a container is made again from these, not from a tag that has moved."""
+    applied_generation: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})] | None = None
+    """The generation of the spec that the host last matched."""
     quota: QuotaStatus | None = None
     """What the plan grants."""
+    last_handled_restart_at: Text | None = None
+    """The last value of the restart-requested-at annotation that the application's containers were replaced for."""
     last_handled_reconcile_at: Text | None = None
     """The last value of the reconcile-requested-at annotation that was acted on."""

@@ -19,7 +19,7 @@ from tests.kits.tenant import INSTANCE, RELEASE, SERVER
 from dotmac_crds.base import API_VERSION, FINALIZER
 from dotmac_crds.kinds import KINDS
 from dotmac_local.schema import Schema
-from dotmac_operator.core import connections, names, proxy
+from dotmac_operator.core import connections, names, pages, proxy
 from dotmac_operator.core.facts import (
     ContainerFact,
     DiskFact,
@@ -434,6 +434,8 @@ class FakeEngine:
         route = proxy.route_of(config, owner) if owner else None
         if route is None:
             return 404
+        if route.page:
+            return pages.PAGES[route.page].status
         targets = [self.containers_.get(upstream.rpartition(":")[0]) for upstream in route.upstreams]
         alive = [t for t in targets if t is not None and t.state == "running" and set(t.networks) & set(box.networks)]
         return 200 if alive and all(t.body["Image"] not in self.sick for t in alive) else 502

@@ -83,6 +83,8 @@ class ContainerSpec:
     """Id of the image to make it from in place of what the reference points to; not part of the hash."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels that say who it belongs to; not part of the hash."""
+    restarted: str = ""
+    """A new value makes another container of it, although nothing else has changed."""
     fixed_hash: str = ""
     """For one-shots: what makes it run again, in place of everything that it is made of."""
     single: bool = False
@@ -90,7 +92,8 @@ class ContainerSpec:
 
     @cached_property
     def hash(self) -> str:
-        return self.fixed_hash or digest(self._content(masked=True))
+        content = self._content(masked=True)
+        return self.fixed_hash or digest(content | ({"Restarted": self.restarted} if self.restarted else {}))
 
     @cached_property
     def name(self) -> str:

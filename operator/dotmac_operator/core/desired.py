@@ -57,6 +57,8 @@ class Inputs:
     """Content of the credentials Secret; empty until step `secrets` has made it."""
     secrets: Mapping[str, Mapping[str, SecretStr]] = field(default_factory=dict)
     """Name -> content of the Secrets that the spec refers to; an absent Secret is absent here."""
+    restarted: str = ""
+    """Value of the annotation that last asked for new containers of the application."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class Desired:
     generated: tuple[GeneratedKey, ...]
     memory: int
     """Bytes that its long-running containers may take together."""
+    restarted: str = ""
+    """Value of the annotation that last asked for new containers of the application."""
 
     @cached_property
     def hash(self) -> str:
@@ -233,6 +237,7 @@ class _Builder:
             route=self._route(exposed, apps),
             generated=generated_keys(self.release, self.spec),
             memory=sum(memory_bytes(made.limit.memory) for made in (*infrastructure, *apps)),
+            restarted=self.inputs.restarted,
         )
 
     def _volumes(self) -> tuple[str, ...]:
@@ -304,6 +309,7 @@ class _Builder:
             capabilities=tuple(role.capabilities),
             check=_check(role.health, role.port),
             stop_grace=role.stop_grace_period,
+            restarted=self.inputs.restarted,
             labels={**self.labels, **_exposure(role)},
         )
 

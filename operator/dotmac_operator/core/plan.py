@@ -1,13 +1,19 @@
 """(Desired, Facts) -> the ordered steps that are not yet met, each with its reason."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from dotmac_crds.lifecycle import State
+from dotmac_operator.core import gate, recreate, stopped
 from dotmac_operator.core.actions import Action
 from dotmac_operator.core.digest import digest
+from dotmac_operator.core.gate import Hold
 from dotmac_operator.core.rollback import undo
 from dotmac_operator.core.steps import STEPS
 from dotmac_operator.core.steps.base import Verdict
 from dotmac_operator.core.view import View
+
+HARMLESS = ("preflight", "secrets")
+"""Steps that go on while a change is held: they disturb nobody, and what they find out belongs to the change."""
 
 
 @dataclass(frozen=True)
@@ -15,14 +21,33 @@ class Plan:
     """What every step answered, and what is to be done first."""
 
     verdicts: tuple[tuple[str, Verdict], ...]
+    """In the order of work, which is that of the steps unless the Instance is not to run."""
     rolled_back: bool = False
     """The present desired state has failed before: its parts are taken away and what served before stays."""
     undo: tuple[Action, ...] = ()
+    state: State = "Running"
+    """The state that the plan leads to."""
+    change: str = ""
+    """Name of the disruptive change that the plan makes; see `gate.change`."""
+    hold: Hold | None = None
+    """What the change waits for."""
+    keep: tuple[Action, ...] = ()
+    """Repairs of what serves while the change is held."""
 
     @property
     def current(self) -> tuple[str, Verdict] | None:
         """The first step that is not done; None when the host matches."""
         return next(((name, verdict) for name, verdict in self.verdicts if not verdict.done), None)
+
+    @property
+    def held(self) -> Hold | None:
+        """What has to be waited for now."""
+        return self.hold if self.current is not None and self.current[0] not in HARMLESS else None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it takes, or has taken, the Instance out of service."""
+        return self.state != "Running" and self.held is None
 
     @property
     def converged(self) -> bool:
@@ -37,15 +62,25 @@ class Plan:
 
     @property
     def hash(self) -> str:
-        """12 hex digits over the actions; the same plan has the same hash."""
-        return digest([[step, action.text] for step, action in self.actions])[:12]
+        """12 hex digits: the change's name, else over the actions; the same plan has the same hash."""
+        return self.change or digest([[step, action.text] for step, action in self.actions])[:12]
 
 
 def plan(view: View) -> Plan:
     """Asks every step how far it is. Pure: the same view gives the same plan."""
+    if view.wanted != "Running":
+        return _gated(view, Plan(stopped.check(view), state=view.wanted))
+    verdicts = tuple((step.name, step.check(view)) for step in STEPS)
     if has_failed(view):
-        return Plan(tuple((step.name, step.check(view)) for step in STEPS), rolled_back=True, undo=undo(view))
-    return Plan(tuple((step.name, step.check(view)) for step in STEPS))
+        back = recreate.new_first(view, undo(view)) if view.policy.rollback else ()
+        return Plan(verdicts, rolled_back=True, undo=back)
+    return _gated(view, Plan(recreate.stop_old_first(view, verdicts)))
+
+
+def _gated(view: View, made: Plan) -> Plan:
+    change = "" if made.converged else gate.change(view)
+    hold = gate.hold(view, change)
+    return replace(made, change=change, hold=hold, keep=gate.keep(view) if hold else ())
 
 
 def has_failed(view: View) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dotmac_crds.server import Proxy, ServerSpec
-from dotmac_operator.core import names
+from dotmac_operator.core import names, pages
 from dotmac_operator.core.container import ContainerSpec, Limit
 from dotmac_operator.core.digest import digest
 
@@ -34,6 +34,8 @@ AUTOSAVE = "/config/caddy/autosave.json"
 RELOAD_ARGV = ("caddy", "reload", "--config", "-", "--address", ADMIN_SOCKET, "--force")
 """Reads the new configuration from its standard input."""
 PLAIN, SECURE = "plain", "secure"
+PAGE_HEADER = "X-Dotmac-State"
+"""Tells programs which page they got, and us which one the proxy serves."""
 REFUSAL: Config = {"handle": [{"handler": "static_response", "status_code": 404}]}
 """The last route. Without it Caddy answers 200 under a name that nobody has, which step verify would take for good."""
 
@@ -57,9 +59,11 @@ class Route:
     """`container:port`, by name on the tenant's network."""
     since: int = field(default=0, compare=False)
     """Unix seconds when it was switched to these upstreams; it is kept in the proxy's configuration. 0: unknown."""
+    page: str = ""
+    """Name of the page that is answered in place of upstreams; empty: none."""
 
     def digest(self) -> str:
-        return digest([self.hosts, self.upstreams])
+        return digest([self.hosts, self.upstreams, *filter(None, [self.page])])
 
 
 def group(route: Route) -> str:
@@ -167,13 +171,17 @@ def route_of(config: Config | None, owner: str) -> Route | None:
     hosts: list[tuple[str, str]] = []
     upstreams: tuple[str, ...] = ()
     since = 0
+    page = ""
     for _, route in _routes(config, owner):
         since = _since(route)
         handler = route["handle"][0]
         if handler.get("handler") == "reverse_proxy":
             hosts += [(host, modes.get(host, "Off")) for host in _hosts(route)]
             upstreams = tuple(upstream["dial"] for upstream in handler["upstreams"])
-    return Route(owner, tuple(hosts), upstreams, since) if hosts else None
+        elif told := handler.get("headers", {}).get(PAGE_HEADER):
+            hosts += [(host, modes.get(host, "Off")) for host in _hosts(route)]
+            page = told[0]
+    return Route(owner, tuple(hosts), upstreams, since, page) if hosts else None
 
 
 def same(observed: Route | None, desired: Route) -> bool:
@@ -181,7 +189,7 @@ def same(observed: Route | None, desired: Route) -> bool:
     return (
         observed is not None
         and sorted(observed.hosts) == sorted(desired.hosts)
-        and observed.upstreams == desired.upstreams
+        and (observed.upstreams, observed.page) == (desired.upstreams, desired.page)
     )
 
 
@@ -252,7 +260,12 @@ def _append(server: Config, route: Config) -> None:
 
 
 def _forward(route: Route, hosts: list[str]) -> Config:
-    handler = {
+    handler = _page(route.page) if route.page else _upstreams(route)
+    return {"group": group(route), "match": [{"host": hosts}], "handle": [handler], "terminal": True}
+
+
+def _upstreams(route: Route) -> Config:
+    return {
         "handler": "reverse_proxy",
         "upstreams": [{"dial": upstream} for upstream in route.upstreams],
         "transport": {"protocol": "http", "keep_alive": {"idle_timeout": f"{UPSTREAM_IDLE}s"}},
@@ -260,7 +273,14 @@ def _forward(route: Route, hosts: list[str]) -> Config:
         # only when it is a GET, which is Caddy's own rule.
         "load_balancing": {"selection_policy": {"policy": "least_conn"}, "try_duration": "5s", "try_interval": "100ms"},
     }
-    return {"group": group(route), "match": [{"host": hosts}], "handle": [handler], "terminal": True}
+
+
+def _page(name: str) -> Config:
+    page = pages.PAGES.get(name, pages.SUSPENDED)
+    headers = {"Content-Type": ["text/html; charset=utf-8"], "Cache-Control": ["no-store"], PAGE_HEADER: [page.name]}
+    if page.retry_after:
+        headers["Retry-After"] = [str(page.retry_after)]
+    return {"handler": "static_response", "status_code": page.status, "headers": headers, "body": page.body}
 
 
 def _redirect(route: Route, hosts: list[str], port: int) -> Config:

@@ -23,6 +23,9 @@ class Departing:
     namespace: str
     org_code: str
     delete_data: bool
+    reason: str = "the Instance is deleted"
+    kept: frozenset[str] = frozenset()
+    """Volumes that stay although the data is deleted."""
 
 
 _LAST = {names.CACHE: 1, names.DATABASE: 2}
@@ -31,7 +34,7 @@ _LAST = {names.CACHE: 1, names.DATABASE: 2}
 
 def plan_removal(going: Departing, facts: HostFacts) -> tuple[Action, ...]:
     """Everything that is still there; empty when it is all gone. Data volumes only where the policy says so."""
-    return (*_route(going, facts), *_containers(going, facts), *_network(going, facts), *_volumes(going, facts))
+    return (*_route(going, facts), *_containers(going, facts), *network_removal(going, facts), *_volumes(going, facts))
 
 
 def _route(going: Departing, facts: HostFacts) -> Iterator[Action]:
@@ -45,15 +48,16 @@ def _containers(going: Departing, facts: HostFacts) -> Iterator[Action]:
         yield RemoveContainer("the Instance is deleted", container.name, grace=30)
 
 
-def _network(going: Departing, facts: HostFacts) -> Iterator[Action]:
+def network_removal(going: Departing, facts: HostFacts) -> Iterator[Action]:
+    """Takes the tenant's network away, with whoever else is on it disconnected first."""
     for network in facts.networks:
         if network.labels.get(names.INSTANCE_UID) != going.uid:
             continue
         for container in facts.containers:
             attached = network.name in container.networks
             if attached and container.labels.get(names.INSTANCE_UID) != going.uid:
-                yield DisconnectNetwork("the Instance is deleted", network.name, container.name)
-        yield RemoveNetwork("the Instance is deleted", network.name)
+                yield DisconnectNetwork(going.reason, network.name, container.name)
+        yield RemoveNetwork(going.reason, network.name)
 
 
 def _volumes(going: Departing, facts: HostFacts) -> Iterator[Action]:
@@ -61,5 +65,7 @@ def _volumes(going: Departing, facts: HostFacts) -> Iterator[Action]:
         return
     for volume in facts.volumes:
         same_namespace = volume.labels.get(names.NAMESPACE) == going.namespace
+        if volume.name in going.kept:
+            continue
         if same_namespace and volume.labels.get(names.ORG, "").lower() == going.org_code.lower():
             yield RemoveVolume("deletion policy Delete", volume.name)

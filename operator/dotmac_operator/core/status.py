@@ -22,8 +22,10 @@ from dotmac_operator.core import names, proxy
 from dotmac_operator.core.conditions import condition, is_true, merge, rfc3339
 from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.desired import containers
+from dotmac_operator.core.gate import APPROVAL, serving_route
 from dotmac_operator.core.plan import Plan
 from dotmac_operator.core.steps import STEPS
+from dotmac_operator.core.steps.backup import FINAL
 from dotmac_operator.core.steps.base import Verdict
 from dotmac_operator.core.view import View
 
@@ -109,14 +111,20 @@ def _from_view(old: InstanceStatus, situation: Situation, view: View, plan: Plan
     made: dict[str, object] = {
         "release": _release(old, view, plan),
         "components": list(_components(view)),
-        "one_shots": _one_shots(old, view, situation.now),
+        "one_shots": _one_shots(old, view, plan, situation.now),
         "steps": steps,
         "step": f"{sum(step.state in ('Succeeded', 'Skipped') for step in steps)}/{len(STEPS)}",
-        "plan": _plan(plan),
+        "plan": _plan(old.plan, plan, situation.now),
     }
     if view.credential_keys is not None:
         made["credentials_ref"] = LocalSecretRef(name=view.desired.tenant.credentials)
+    held = plan.held
+    made["next_window"] = rfc3339(held.until) if held and held.until is not None else None
     if plan.converged:
+        made["state"] = plan.state
+    if plan.converged and plan.state == "Running":
+        made["applied_generation"] = view.desired.tenant.generation
+        made["last_handled_restart_at"] = view.desired.restarted or None
         made["applied_hash"] = view.desired.hash
         made["serving"] = [spec.name for spec in (*view.desired.infrastructure, *view.desired.apps)]
         made["volumes"] = list(view.desired.volumes)
@@ -126,6 +134,8 @@ def _from_view(old: InstanceStatus, situation: Situation, view: View, plan: Plan
 
 def _release(old: InstanceStatus, view: View, plan: Plan) -> ReleaseProgress:
     before = old.release or ReleaseProgress()
+    if plan.state != "Running":
+        return before.model_copy(update={"target": None})
     if not plan.converged:
         moving = before.current != view.desired.release_name
         target = view.desired.release_name if moving and not plan.rolled_back else None
@@ -152,8 +162,15 @@ def _components(view: View) -> Iterator[ComponentStatus]:
         )
 
 
-def _one_shots(old: InstanceStatus, view: View, now: float) -> list[OneShotRecord]:
+def _one_shots(old: InstanceStatus, view: View, plan: Plan, now: float) -> list[OneShotRecord]:
     done = {shot.name: shot for shot in old.one_shots or ()}
+    if plan.stopping:
+        done.pop("verify", None)  # when it runs again, it is asked again
+        if plan.state == "Archived" and dict(plan.verdicts)["backup"].state == "met":
+            _record(done, FINAL, FINAL, now)
+        return sorted(done.values(), key=lambda shot: shot.name)
+    if view.of_role(names.DATABASE) and not plan.held:
+        done.pop(FINAL, None)  # what is written from now on is in no dump
     for spec in (view.desired.migrate, view.desired.bootstrap):
         container = view.container(spec) if spec else None
         if spec and container and container.state == "exited" and container.exit_code == 0:
@@ -178,23 +195,27 @@ def _record(done: dict[str, OneShotRecord], name: str, hash_: str, now: float) -
         done[name] = OneShotRecord(name=name, hash=hash_, finished_at=rfc3339(now))
 
 
-def _plan(plan: Plan) -> PlanStatus:
+def _plan(old: PlanStatus | None, plan: Plan, now: float) -> PlanStatus:
     actions = [
         PlannedAction(step=step, action=action.text[:TEXT_LIMIT], reason=action.reason[:TEXT_LIMIT])
         for step, action in plan.actions[:SHOWN_ACTIONS]
     ]
-    return PlanStatus(hash=plan.hash if actions else "", actions=actions)
+    if not plan.change:
+        return PlanStatus(hash=plan.hash if actions else "", actions=actions)
+    begun = old.started_at if old is not None and old.hash == plan.change else None
+    return PlanStatus(hash=plan.change, started_at=begun or (None if plan.hold else rfc3339(now)), actions=actions)
 
 
 def _steps(old: Iterable[StepStatus], plan: Plan, situation: Situation) -> list[StepStatus]:
     before = {step.name: step for step in old}
-    current = plan.current[0] if plan.current else ""
+    current = plan.current[0] if plan.current and not plan.held else ""
     made = []
     for name, verdict in plan.verdicts:
         problem = situation.problem if name == current else None
         told = verdict if name != current or not situation.progress else replace(verdict, message=situation.progress)
         made.append(_step(before.get(name), name, told, current == name, problem, rfc3339(situation.now)))
-    return made
+    order = {step.name: number for number, step in enumerate(STEPS)}
+    return sorted(made, key=lambda step: order[step.name])
 
 
 def _step(
@@ -231,6 +252,8 @@ def _conditions(new: InstanceStatus, situation: Situation) -> Iterator[Condition
     placed = new.server is not None
     waiting = "no Server was chosen yet"
     yield condition("Scheduled", placed, "Placed" if placed else "Waiting", "" if placed else waiting)
+    if situation.plan is not None and not situation.paused:
+        yield from _lifecycle(situation.plan, situation)
     if situation.paused:
         yield condition("Paused", True, "Annotated", f"annotation {names.PAUSED} is set: nothing is changed")
     if situation.deletion_blocked:
@@ -256,6 +279,17 @@ def _summary(new: InstanceStatus, situation: Situation) -> Iterator[Condition]:
         yield condition("Ready", None if problem.reason == "ServerNotReady" else False, problem.reason, problem.message)
         yield condition("Reconciling", not problem.stalled, problem.reason, problem.message)
         yield condition("Stalled", problem.stalled, problem.reason, problem.message if problem.stalled else "")
+    elif plan is not None and plan.held is not None:
+        # What serves is what was asked for before: not wrong, but not what the spec says now.
+        yield condition("Ready", None, plan.held.reason, plan.held.message)
+        yield condition("Reconciling", True, plan.held.reason, plan.held.message)
+        yield condition("Stalled", False, plan.held.reason)
+    elif plan is not None and plan.converged and plan.state != "Running":
+        # As asked, so Ready: else nobody who waits for this Instance would come to an end. See ADR 0011.
+        reason = _stop_reason(plan, situation)
+        yield condition("Ready", True, reason, f"{STOPPED[reason]}; its data is kept")
+        yield condition("Reconciling", False, reason)
+        yield condition("Stalled", False, reason)
     elif plan is not None and plan.converged:
         served = new.release.current if new.release else ""
         yield condition("Ready", True, "Converged", f"Release {served} is served at {new.url}")
@@ -268,6 +302,31 @@ def _summary(new: InstanceStatus, situation: Situation) -> Iterator[Condition]:
         yield condition("Stalled", False, "Progressing")
 
 
+STOPPED = {
+    "Suspended": "suspended as asked, users get a page with status 503",
+    "TrialExpired": "suspended because its trial is over (spec.trial.expiresAt), users get a page with status 503",
+    "Archived": "archived as asked, users get a page with status 410",
+}
+"""Reason of the conditions of an Instance that does not run -> what people are told."""
+
+
+def _stop_reason(plan: Plan, situation: Situation) -> str:
+    view = situation.view
+    if plan.state == "Suspended" and view is not None and view.policy.by_trial(view.now):
+        return "TrialExpired"
+    return plan.state
+
+
+def _lifecycle(plan: Plan, situation: Situation) -> Iterator[Condition]:
+    """Suspended and ApprovalNeeded: there only while they have something to say."""
+    if plan.held is not None and plan.held.reason == APPROVAL:
+        yield condition(APPROVAL, True, APPROVAL, plan.held.message)
+    if plan.stopping:
+        reason = _stop_reason(plan, situation)
+        told = STOPPED[reason] if plan.converged else _progress(plan)
+        yield condition("Suspended", plan.converged, reason if plan.converged else "Stopping", told)
+
+
 def _progress(plan: Plan | None) -> str:
     if plan is None or plan.current is None:
         return "not looked at yet"
@@ -276,6 +335,12 @@ def _progress(plan: Plan | None) -> str:
 
 
 def _aspects(view: View, plan: Plan) -> Iterator[Condition]:
+    if plan.stopping:
+        yield from _stopped_aspects(view, plan)
+        return
+    if plan.held is not None:
+        yield from _held_aspects(view)
+        return
     database = _state(view, view.desired.database)
     yield condition(
         "DatabaseReady", database == "healthy", "Healthy" if database == "healthy" else "NotHealthy", database
@@ -294,6 +359,27 @@ def _in_sync(view: View, plan: Plan) -> Condition:
         return condition("InSync", plan.converged, "Converged" if plan.converged else "Differs")
     told = ", ".join(f"{name} is {view.facts.images[name].id} now, and {view.pins[name]} runs on" for name in moved)
     return condition("InSync", True, IMAGE_MOVED, f"{told}: give the Release a digest or another tag to move to it")
+
+
+def _stopped_aspects(view: View, plan: Plan) -> Iterator[Condition]:
+    for type_ in ("DatabaseReady", "AppHealthy"):
+        yield condition(type_, False, plan.state, "it is not to run")
+    paged = view.route is not None and view.route.page == plan.state
+    yield condition("RouteReady", paged, plan.state if paged else "NotRouted")
+    yield condition("InSync", plan.converged, "Converged" if plan.converged else "Differs")
+
+
+def _held_aspects(view: View) -> Iterator[Condition]:
+    """Of what serves meanwhile; its spec is not known any more, but Docker tells how it is."""
+    serving = view.record.serving or ()
+    database = view.of_role(names.DATABASE)
+    apps = [c for c in view.containers if c.name in serving and names.is_app(c.labels)]
+    for type_, parts in (("DatabaseReady", database), ("AppHealthy", apps)):
+        well = bool(parts) and all(c.running and c.health in ("", "healthy") for c in parts)
+        yield condition(type_, well, "Healthy" if well else "NotHealthy")
+    routed = view.route is not None and proxy.same(view.route, serving_route(view) or view.desired.route)
+    yield condition("RouteReady", routed, "Routed" if routed else "NotRouted")
+    yield condition("InSync", False, "Differs")
 
 
 def _certificate(view: View) -> Iterator[Condition]:
@@ -327,8 +413,14 @@ def _phase(new: InstanceStatus, situation: Situation) -> str:
         if situation.problem.reason == "ServerNotReady":
             return "Unreachable" if served else "Pending"
         return "Stalled" if situation.problem.stalled else "Failing"
-    if situation.plan is not None and situation.plan.converged:
-        return "Running"
     if situation.plan is None:
         return "Pending"
+    if situation.plan.held is not None:
+        return "Waiting"
+    if situation.plan.converged:
+        return situation.plan.state
+    if situation.plan.state != "Running":
+        return {"Suspended": "Suspending", "Archived": "Archiving"}[situation.plan.state]
+    if new.state in ("Suspended", "Archived"):
+        return "Resuming" if served else "Deploying"
     return "Updating" if served else "Deploying"

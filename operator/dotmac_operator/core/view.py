@@ -5,12 +5,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from dotmac_crds.instance import InstanceStatus
+from dotmac_crds.lifecycle import State
 from dotmac_crds.server import ServerSpec
 from dotmac_operator.core import names, proxy
 from dotmac_operator.core.connections import OpenRequests
 from dotmac_operator.core.container import ContainerSpec, ExecCheck, RemoteCheck
 from dotmac_operator.core.desired import Desired
 from dotmac_operator.core.facts import ContainerFact, HostFacts, NetworkFact, VolumeFact
+from dotmac_operator.core.lifecycle import Policy
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Neighbour:
     """Bytes."""
     serving: bool = False
     """Whether it has ever been served: what it has then is not taken from it by a newcomer."""
+    archived: bool = False
+    """Whether nothing of it runs, nor will without a new look at what the Server can hold."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,17 @@ class View:
     """Keys of the credentials Secret; None when it does not exist."""
     neighbours: tuple[Neighbour, ...] = ()
     memory: Memory = Memory()
+    policy: Policy = Policy()
+
+    @cached_property
+    def wanted(self) -> State:
+        """The state to be in now."""
+        return self.policy.wanted(self.now)
+
+    @property
+    def reached(self) -> State:
+        """The state that the Instance was in when it last was as asked."""
+        return self.record.state or "Running"
 
     @cached_property
     def containers(self) -> tuple[ContainerFact, ...]:

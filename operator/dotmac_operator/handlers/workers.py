@@ -178,4 +178,5 @@ class Workers:
         jitter = random.uniform(0.8, 1.2)  # noqa: S311 - spreads load, guards nothing
         if outcome.failed:
             return min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** min(failures - 1, 10)) * jitter
-        return self._resync * jitter if outcome.after is None else outcome.after
+        resync = self._resync * jitter  # for a wait of days, too: a trial's end, a maintenance window
+        return resync if outcome.after is None else min(resync, outcome.after)

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dotmac_crds.instance import InstanceSpec
-from dotmac_operator.core import desired
+from dotmac_operator.core import desired, names
 from dotmac_operator.core.conditions import find, is_true
 from dotmac_operator.core.desired import Desired, Inputs, Tenant
 from dotmac_operator.core.errors import SpecError
+from dotmac_operator.core.lifecycle import Policy, policy
 from dotmac_operator.core.placement import Candidate, choose
 from dotmac_operator.core.quantity import memory_bytes
 from dotmac_operator.core.secret import SecretStr
@@ -15,6 +16,9 @@ from dotmac_operator.core.steps.preflight import release_allowed
 from dotmac_operator.core.view import Neighbour, ServerView
 from dotmac_operator.reconcile.ports import Cluster
 from dotmac_operator.reconcile.store import Instance, InstanceClass, Release, Server, Store, server_name
+
+RESTART_LIMIT = 253
+"""Characters of an annotation's value that tell one request for a restart from another."""
 
 
 class NotYet(Exception):
@@ -37,6 +41,7 @@ class Context:
     credentials: Mapping[str, SecretStr] | None
     secrets: frozenset[SecretStr]
     """Every secret value that could show up in a container's log."""
+    policy: Policy = Policy()
 
 
 class Contexts:
@@ -72,8 +77,8 @@ class Contexts:
             raise NotYet("NoServerFits", why)
         return name
 
-    def load(self, instance: Instance, spec: InstanceSpec) -> Context:
-        """Everything that the pure core needs.
+    def load(self, instance: Instance, spec: InstanceSpec, now: float) -> Context:
+        """Everything that the pure core needs. `now` in Unix seconds decides whether a trial is over.
 
         Raises:
             NotYet, SpecError
@@ -83,13 +88,17 @@ class Contexts:
         if server is None or server.spec is None:
             raise NotYet("ServerNotFound", _no_server(name, instance.ref.namespace))
         release, plan = self._release(spec), self._class(spec)
-        self._allow(instance, spec, release)
+        assert release.spec is not None and plan.spec is not None  # noqa: S101 - _release and _class say so
+        rules = policy(spec, plan.spec, instance.annotations)
+        if rules.wanted(now) == "Running" and not instance.deleting:
+            self._allow(instance, spec, release)
+        else:
+            spec = _bare(spec)
         namespace = instance.ref.namespace
         tenant = Tenant(instance.ref.uid, namespace, instance.ref.name, instance.generation)
         credentials = self._cluster.secret(namespace, tenant.credentials)
         referenced = {name: self._cluster.secret(namespace, name) for name in desired.referenced_secrets(spec)}
         present = {name: values for name, values in referenced.items() if values is not None}
-        assert release.spec is not None and plan.spec is not None  # noqa: S101 - _release and _class say so
         inputs = Inputs(
             tenant=tenant,
             spec=spec,
@@ -100,9 +109,12 @@ class Contexts:
             server=server.spec,
             credentials=credentials or {},
             secrets=present,
+            restarted=(instance.annotations.get(names.RESTART_REQUESTED_AT) or "")[:RESTART_LIMIT]
+            or instance.status.last_handled_restart_at
+            or "",
         )
         values = [*(credentials or {}).values(), *(v for content in present.values() for v in content.values())]
-        return Context(instance, spec, server, desired.build(inputs), credentials, frozenset(values))
+        return Context(instance, spec, server, desired.build(inputs), credentials, frozenset(values), rules)
 
     def server_view(self, server: Server) -> ServerView:
         assert server.spec is not None  # noqa: S101 - load has looked
@@ -123,8 +135,8 @@ class Contexts:
         return tuple(sorted((n for n in made if n is not None), key=lambda n: n.key))
 
     def memory_of(self, instance: Instance) -> int:
-        """Bytes that an Instance may take; 0 while its Release or class is unknown."""
-        if instance.spec is None:
+        """Bytes that an Instance may take; 0 while it is archived, or its Release or class is unknown."""
+        if instance.spec is None or is_archived(instance):
             return 0
         try:
             return _memory(self._release(instance.spec), self._class(instance.spec))
@@ -139,7 +151,8 @@ class Contexts:
         except SpecError:
             hosts = ()
         serving = other.status.release is not None and other.status.release.current is not None
-        return Neighbour(other.key, other.ref.uid, other.spec.org_code, hosts, self.memory_of(other), serving)
+        memory, archived = self.memory_of(other), is_archived(other)
+        return Neighbour(other.key, other.ref.uid, other.spec.org_code, hosts, memory, serving, archived)
 
     def _candidate(self, server: Server) -> Candidate | None:
         if server.spec is None or server.deleting:
@@ -188,6 +201,20 @@ class Contexts:
         )
         if verdict is not None:
             raise NotYet(verdict.reason, verdict.message, stalled=True)
+
+
+def is_archived(instance: Instance) -> bool:
+    """Whether nothing of it runs, and it is to stay so."""
+    return instance.spec is not None and instance.spec.state == instance.status.state == "Archived"
+
+
+def _bare(spec: InstanceSpec) -> InstanceSpec:
+    """Without what only the application's environment needs: a missing Secret must not keep a tenant from being
+    suspended."""
+    settings = spec.settings.model_copy(update={"values": {}})
+    admin = spec.admin.model_copy(update={"password_secret_ref": None})
+    bare = {"env": [], "env_from": [], "features": {}, "modules": [], "settings": settings, "admin": admin}
+    return spec.model_copy(update=bare)
 
 
 def _no_server(name: str, namespace: str) -> str:

@@ -8,6 +8,7 @@ from dotmac_operator.core.removal import Departing, plan_removal
 from dotmac_operator.core.status import Situation
 from dotmac_operator.hosts.port import HostError
 from dotmac_operator.reconcile.execute import Executor, Results, Site
+from dotmac_operator.reconcile.lastdump import LastDump
 from dotmac_operator.reconcile.ports import DONE, Outcome
 from dotmac_operator.reconcile.services import Services
 from dotmac_operator.reconcile.store import Instance, server_name
@@ -77,15 +78,19 @@ class Departure:
         if inventory is None or not usable:
             self._blocked_deletion(instance, f"Server {server} is not ready{hint}")
             return Outcome(after=HOST_AWAY)
-        going = Departing(
-            instance.ref.uid, instance.ref.namespace, str(instance.raw_spec.get("orgCode", "")), delete_data
-        )
+        org = str(instance.raw_spec.get("orgCode", ""))
+        final = bool((instance.raw_spec.get("deletion") or {}).get("finalBackup"))
+        kept = frozenset({f"{names.base(org)}-backups"} if final else ())
+        going = Departing(instance.ref.uid, instance.ref.namespace, org, delete_data, kept=kept)
         told = f"being removed from Server {server}"
         self._services.report(instance, Situation(instance.generation, self._services.clock(), deleting=told))
         executor = Executor(
             self._services.cluster, self._services.hosts, Site(instance.ref, found.key, found.spec.proxy)
         )
         try:
+            outcome = LastDump(self._services, executor, inventory).run(instance, found) if final else None
+            if outcome is not None:
+                return outcome
             for _ in range(ROUNDS):
                 actions = plan_removal(going, inventory.facts())
                 if not actions:

@@ -25,7 +25,7 @@ class Kept:
     open_requests: dict[str, OpenRequests] = field(default_factory=dict)
     attempts: int = 0
     attempted: str = ""
-    """`Desired.hash` of the attempts."""
+    """The state to be in and `Desired.hash` of the attempts."""
     not_before: float = 0.0
     """Unix seconds until which a failed attempt is not repeated."""
     problem: Problem | None = None
@@ -57,7 +57,8 @@ class Kept:
         self.open_requests = {id_: found for id_, found in self.open_requests.items() if id_ in running}
         judged = replace(view, memory=self.memory())
         since = {}
-        for spec in (*view.desired.infrastructure, *view.desired.apps):
+        parts = () if view.wanted != "Running" else (*view.desired.infrastructure, *view.desired.apps)
+        for spec in parts:
             container = judged.container(spec)
             if container is not None and judged.health(spec, container) != "healthy":
                 since[container.id] = self.unhealthy_since.get(container.id, view.now)
@@ -68,15 +69,17 @@ class Kept:
         """Somebody asked for another try: no waiting, and everything is probed again."""
         self.not_before, self.attempts, self.verified = 0.0, 0, ""
         self.probes.clear()
+        self.unhealthy_since.clear()
+        self.verify_since = 0.0
 
     def succeeded(self) -> None:
         """The next difference is a new one and is repaired at once."""
         self.not_before, self.attempts, self.problem = 0.0, 0, None
 
-    def count_attempt(self, desired_hash: str, problem: Problem, now: float) -> Problem:
+    def count_attempt(self, attempt: str, problem: Problem, now: float) -> Problem:
         """Notes a failed attempt; the problem counts as stalled after some of them."""
-        if self.attempted != desired_hash:
-            self.attempted, self.attempts = desired_hash, 0
+        if self.attempted != attempt:
+            self.attempted, self.attempts = attempt, 0
         self.attempts += 1
         self.not_before = now + min(RETRY_MOST, RETRY_FIRST * 2 ** (self.attempts - 1))
         self.problem = replace(problem, stalled=self.attempts >= STALLED_AFTER)

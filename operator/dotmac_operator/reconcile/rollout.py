@@ -1,7 +1,7 @@
 """One pass over an Instance that has a Server: rounds of observe, plan, act."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -12,6 +12,7 @@ from dotmac_operator.core import desired, drift, names
 from dotmac_operator.core.conditions import MESSAGE_LIMIT, find, is_true, rfc3339
 from dotmac_operator.core.errors import SpecError
 from dotmac_operator.core.facts import HostFacts
+from dotmac_operator.core.gate import Hold
 from dotmac_operator.core.plan import Plan, plan
 from dotmac_operator.core.secret import mask
 from dotmac_operator.core.status import IMAGE_MOVED, Problem, Situation
@@ -49,6 +50,11 @@ def _facts(inventory: Inventory, context: Context, record: InstanceStatus) -> Ho
 class NotConnectedYet(Exception):
     """This process has just started; the Server's own pass connects, and wakes us. Nothing is known to be wrong, so
     nothing is said: a restart must not write to the status of a whole fleet."""
+
+
+def _attempt(view: View) -> str:
+    """What failed attempts are counted for."""
+    return f"{view.wanted} {view.desired.hash}"
 
 
 class Rollout:
@@ -107,6 +113,10 @@ class Rollout:
         made = plan(view)
         if made.rolled_back:
             return self._roll_back(view, made, context, inventory)
+        if made.stopping:
+            self.kept.verified = ""  # when it runs again, it is asked again
+        if made.held is not None:
+            return self._wait(view, made, made.held, context, inventory)
         if made.current is None:
             return self._converged(view, made)
         name, verdict = made.current
@@ -131,7 +141,8 @@ class Rollout:
         services = self.services
         spec = self.instance.spec
         assert spec is not None  # noqa: S101 - _reconcile has looked, and _moved ends a pass on another version
-        context = services.contexts.load(self.instance, spec)
+        now = services.clock()
+        context = services.contexts.load(self.instance, spec, now)
         server = services.contexts.server_view(context.server)
         inventory = services.hosts.inventory(context.server.key)
         if not server.ready:
@@ -146,7 +157,8 @@ class Rollout:
             facts=_facts(inventory, context, record),
             record=record,
             server=server,
-            now=services.clock(),
+            now=now,
+            policy=context.policy,
             credential_keys=None if context.credentials is None else frozenset(context.credentials),
             neighbours=services.contexts.neighbours(self.instance, context.server),
         )
@@ -157,15 +169,45 @@ class Rollout:
         before = self.instance.status.conditions
         self.kept.succeeded()
         self._step_ended("succeeded")
+        if view.reached != made.state:
+            self.services.wake_server(self.server_key)  # what it takes of the Server has changed
         self._report(view=view, plan=made, drift="; ".join(repaired.values()))
+        self._tell_repairs(repaired)
+        if not repaired and not is_true(before, "Ready"):
+            told = f"Release {view.desired.release_name} is served at {self._url()}"
+            stopped = "it does not run any more; its data is kept"
+            running = made.state == "Running"
+            self._event("Normal", "Ready" if running else made.state, told if running else stopped)
+        self._tell_moved_images(before)
+        return self._until_the_trial_ends(view)
+
+    def _tell_repairs(self, repaired: Mapping[str, str]) -> None:
         if repaired:
             self._event("Normal", "DriftRepaired", "; ".join(repaired.values())[:1000])
-            for kind in repaired:
-                self.services.meter.drift_repaired(kind)
-        elif not is_true(before, "Ready"):
-            self._event("Normal", "Ready", f"Release {view.desired.release_name} is served at {self._url()}")
-        self._tell_moved_images(before)
-        return DONE
+        for kind in repaired:
+            self.services.meter.drift_repaired(kind)
+
+    @staticmethod
+    def _until_the_trial_ends(view: View) -> Outcome:
+        expires = view.policy.expires
+        if view.wanted != "Running" or expires is None:
+            return DONE
+        return Outcome(after=max(0.0, expires - view.now))
+
+    def _wait(self, view: View, made: Plan, hold: Hold, context: Context, inventory: Inventory) -> Outcome | None:
+        """A change is held: what serves is kept serving meanwhile."""
+        ready = find(self.instance.status.conditions, "Ready")
+        if made.keep:
+            self._note_repairs(made.keep)
+            self._report(view=view, plan=made)
+            self._execute(made.keep, context, inventory)
+            return None
+        repaired, self.kept.drift = self.kept.drift, {}
+        self._report(view=view, plan=made, drift="; ".join(repaired.values()))
+        self._tell_repairs(repaired)
+        if ready is None or ready.reason != hold.reason:
+            self._event("Normal", hold.reason, hold.message)
+        return DONE if hold.until is None else Outcome(after=max(0.0, hold.until - view.now))
 
     def _tell_moved_images(self, before: Sequence[Condition]) -> None:
         """An Event when a tag of a running image begins to point to another one."""
@@ -242,14 +284,17 @@ class Rollout:
 
     def _note_drift(self, view: View, verdict: Verdict) -> None:
         """A difference without a change of what is desired: somebody or something changed the host."""
-        if view.record.applied_hash != view.desired.hash:
-            return
-        for action in verdict.actions:
+        applied = view.wanted != "Running" or view.record.applied_hash == view.desired.hash
+        if applied and view.reached == view.wanted:
+            self._note_repairs(verdict.actions)
+
+    def _note_repairs(self, actions: Iterable[do.Action]) -> None:
+        for action in actions:
             if kind := drift.kind(action):
                 self.kept.drift.setdefault(kind, f"{action.text}: {action.reason}")
 
     def _announce(self, view: View) -> None:
-        if view.credential_keys is None:
+        if view.credential_keys is None or view.wanted != "Running":
             return  # what is desired is known in full only with the secrets in it
         if self.kept.announced == view.desired.hash or view.record.applied_hash == view.desired.hash:
             return
@@ -261,7 +306,7 @@ class Rollout:
 
     def _backing_off(self, view: View, made: Plan) -> Outcome | None:
         left = self.kept.not_before - view.now
-        if left <= 0 or self.kept.attempted != view.desired.hash:
+        if left <= 0 or self.kept.attempted != _attempt(view):
             return None
         self._report(view=view, plan=made, problem=self.kept.problem)
         return Outcome(after=left)
@@ -272,7 +317,7 @@ class Rollout:
         message = self._with_log(verdict, context, inventory)
         self._step_ended("failed")
         self._event("Warning", verdict.reason, f"step {step}: {message}"[:1000])
-        if view.previous:
+        if view.previous and view.wanted == "Running":
             failure = FailureRecord(
                 generation=self.instance.generation, hash=view.desired.hash, step=step, message=message
             )
@@ -280,7 +325,7 @@ class Rollout:
             self._report(view=view, plan=made, problem=Problem(verdict.reason, message), failure=failure)
             self.asked_anew = False
             return None
-        problem = self.kept.count_attempt(view.desired.hash, Problem(verdict.reason, message), view.now)
+        problem = self.kept.count_attempt(_attempt(view), Problem(verdict.reason, message), view.now)
         self._report(view=view, plan=made, problem=problem)
         role = next((c.labels.get(names.ROLE) for c in view.containers if c.name == verdict.container), None)
         if role in (names.MIGRATE, names.BOOTSTRAP, names.BACKUP):
@@ -300,8 +345,11 @@ class Rollout:
 
     def _roll_back(self, view: View, made: Plan, context: Context, inventory: Inventory) -> Outcome | None:
         failure = view.record.failure
-        reason = "UpgradeRolledBack" if view.previous else "UpgradeFailed"
-        problem = Problem(reason, f"step {failure.step}: {failure.message}" if failure else "", stalled=True)
+        reason = "UpgradeRolledBack" if view.previous and view.policy.rollback else "UpgradeFailed"
+        told = f"step {failure.step}: {failure.message}" if failure else ""
+        if not view.policy.rollback:
+            told = f"{told}; it stays as it is (update.rollback: false)"
+        problem = Problem(reason, told, stalled=True)
         self._report(view=view, plan=made, problem=problem)
         if not made.undo:
             return DONE

@@ -1,14 +1,20 @@
-"""Step 3: a dump before the Release changes. It gates the upgrade: without it nothing goes on."""
+"""Step 3: a dump before the Release changes. It gates the upgrade: without it nothing goes on.
+
+The same dump, once more, is the last thing that is made of an Instance that is archived or deleted.
+"""
 
 from dataclasses import replace
 
 from dotmac_operator.core import database, names
-from dotmac_operator.core.actions import RecordBackup, RunContainer, StartContainer
+from dotmac_operator.core.actions import CreateNetwork, RecordBackup, RunContainer, StartContainer, UnpauseContainer
 from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.digest import digest
-from dotmac_operator.core.steps.base import MET, Step, Verdict, act, one_shot, skipped, wait
+from dotmac_operator.core.steps.base import MET, Step, Verdict, act, blocked, one_shot, owner_labels, skipped, wait
+from dotmac_operator.core.subnets import PREFIX, free_subnet
 from dotmac_operator.core.view import View
 
+FINAL = "final"
+"""Name of the record that the last dump of an Instance is made; it falls when its database runs again."""
 TIMEOUT = 3600
 """Seconds. The earlier platform allowed 300, which a database of a few GiB outgrew."""
 
@@ -20,15 +26,35 @@ def check(view: View) -> Verdict:
         return skipped("the database does not change")
     if view.volume(view.database_volume) is None:
         return skipped("there is no database yet")
-    spec = container(view)
-    running = next((c for c in view.of_role(names.DATABASE) if c.running), None)
-    if running is None and view.container(spec) is None:
-        return _start_database(view)
+    if not view.policy.pre_backup:
+        return skipped("update.preBackup is false")
+    if not view.of_role(names.DATABASE) and view.network(view.desired.network) is None:
+        return skipped("the database is dumped once it runs")  # back from Archived: step infra brings it up first
+    return _dumped(view, file_name(view), current)
+
+
+def final(view: View, occasion: str) -> Verdict:
+    """The dump of an Instance that goes: once for each `occasion`, and none while nothing has run since the last."""
+    current = view.record.release.current if view.record.release else None
+    file, last = final_name(view, occasion), view.record.last_backup
+    if view.done(FINAL, FINAL) or (last is not None and last.file == file):
+        return MET
+    if current is None:
+        return skipped("nothing of it was ever served")
+    return _dumped(view, file, current)
+
+
+def _dumped(view: View, file: str, release: str) -> Verdict:
+    spec = dump(view, file)
+    if view.container(spec) is None:
+        verdict = _database_runs(view)
+        if verdict is not None:
+            return verdict
     verdict = one_shot(view, spec, TIMEOUT, "BackupFailed")
     if verdict.state != "met":
         return verdict
-    if view.record.last_backup is None or view.record.last_backup.file != file_name(view):
-        return act(RecordBackup("the dump has ended", spec.name, file_name(view), current))
+    if view.record.last_backup is None or view.record.last_backup.file != file:
+        return act(RecordBackup("the dump has ended", spec.name, file, release))
     return MET
 
 
@@ -40,10 +66,21 @@ def file_name(view: View) -> str:
     return f"{version or 'unknown'}-{names.short(key)}.dump"
 
 
+def final_name(view: View, occasion: str) -> str:
+    """`<version>-final-<digest>.dump`."""
+    version = view.record.release.current_version if view.record.release else None
+    key = digest([view.desired.tenant.uid, occasion])
+    return f"{version or 'unknown'}-{FINAL}-{names.short(key)}.dump"
+
+
 def container(view: View) -> ContainerSpec:
-    """The container that dumps: the database's image, the backups volume, nothing else."""
+    """The container that dumps before the Release changes."""
+    return dump(view, file_name(view))
+
+
+def dump(view: View, file: str) -> ContainerSpec:
+    """A container that dumps into `file`: the database's image, the backups volume, nothing else."""
     server = view.desired.database
-    file = file_name(view)
     directory = next(iter(server.mounts))
     return replace(
         server,
@@ -68,13 +105,25 @@ def container(view: View) -> ContainerSpec:
     )
 
 
-def _start_database(view: View) -> Verdict:
+def _database_runs(view: View) -> Verdict | None:
+    """What is needed until there is a database that can be dumped; None when there is."""
     existing = view.of_role(names.DATABASE)
+    if any(c.running for c in existing):
+        return wait("the database starts", after=2.0) if any(c.health == "starting" for c in existing) else None
     if any(c.state in ("restarting", "removing") for c in existing):
         return wait("the database restarts")
+    reason = "the database must run to be dumped"
     if existing:
-        return act(StartContainer("the database must run to be dumped", existing[0].name))
-    return act(RunContainer("the database must run to be dumped", view.desired.database))
+        database = next((c for c in existing if view.served_once(c)), existing[0])
+        paused = database.state == "paused"
+        return act((UnpauseContainer if paused else StartContainer)(reason, database.name))
+    run = RunContainer(reason, view.pinned(view.desired.database))
+    if view.network(view.desired.network) is not None:
+        return act(run)
+    subnet = free_subnet(view.desired.network_pool, view.facts.networks)
+    if subnet is None:
+        return blocked("NetworkPoolExhausted", f"no free /{PREFIX} in {view.desired.network_pool}", after=30.0)
+    return act(CreateNetwork(reason, view.desired.network, subnet, owner_labels(view)), run)
 
 
 STEP = Step("backup", check)

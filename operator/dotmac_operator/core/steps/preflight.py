@@ -1,6 +1,6 @@
 """Step 1: may this Instance be deployed here at all? Touches nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
@@ -16,9 +16,18 @@ RETRY = 30.0
 
 
 def check(view: View) -> Verdict:
+    return _judged(view, (_taken_names, _taken_hosts, _capacity, _volumes))
+
+
+def presence(view: View) -> Verdict:
+    """The same for an Instance that is not to run, and so takes nothing of the Server."""
+    return _judged(view, (_taken_names, _taken_hosts, _volumes))
+
+
+def _judged(view: View, judges: Iterable[Callable[[View], Verdict | None]]) -> Verdict:
     if not view.server.ready:
         return wait(f"Server {view.server.name} is not ready: {view.server.message}", after=RETRY)
-    for judge in (_taken_names, _taken_hosts, _capacity, _volumes):
+    for judge in judges:
         verdict = judge(view)
         if verdict is not None:
             return verdict
@@ -81,7 +90,8 @@ def _goes_first(view: View, other: Neighbour) -> bool:
     Without an order two newcomers would wait for each other for ever.
     """
     there = other.serving or any(c.labels.get(names.INSTANCE_UID) == other.uid for c in view.facts.containers)
-    here = bool(view.containers)
+    served = view.record.release is not None and view.record.release.current is not None
+    here = served or bool(view.containers)
     return other.key < view.desired.tenant.key if there == here else there
 
 
@@ -116,7 +126,8 @@ def _ahead(view: View) -> list[Neighbour]:
     that of too many some are let in."""
     here = {container.labels.get(names.INSTANCE_UID) for container in view.facts.containers}
     mine = view.desired.tenant.uid
-    return [other for other in view.neighbours if other.serving or other.uid in here or other.uid < mine]
+    claims = (other for other in view.neighbours if not other.archived)
+    return [other for other in claims if other.serving or other.uid in here or other.uid < mine]
 
 
 def _ours(found: Mapping[str, str], labels: Mapping[str, str]) -> bool:

@@ -9,12 +9,20 @@ from dotmac_operator.core.steps.base import MET, Step, Verdict, act, wait
 from dotmac_operator.core.view import View
 
 
-def check(view: View) -> Verdict:
+def proxy_ready(view: View) -> Verdict | None:
+    """What the proxy has to be waited for; None when it takes routes."""
     container = view.proxy
     if container is None or not container.running:
         return wait(f"the proxy of Server {view.server.name} does not run", after=5.0)
     if view.config is None:
         return wait(f"the proxy of Server {view.server.name} has no configuration yet", after=2.0)
+    return None
+
+
+def check(view: View) -> Verdict:
+    waiting = proxy_ready(view)
+    if waiting is not None:
+        return waiting
     actions = list(_actions(view))
     return act(*actions) if actions else MET
 

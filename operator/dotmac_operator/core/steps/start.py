@@ -69,11 +69,12 @@ def _late(view: View) -> Iterator[Verdict]:
         if state == "healthy":
             continue
         since = view.memory.unhealthy_since.get(container.id)
-        late = since is not None and view.now - since > allowed(spec)
-        if state == "unhealthy" or late:
+        limit = view.policy.health_timeout or allowed(spec)
+        late = since is not None and view.now - since > limit
+        if late or (state == "unhealthy" and view.policy.health_timeout is None):
             probe = view.memory.probes.get(container.id)
             told = f": {probe.message}" if probe and probe.message else ""
-            yield failed("AppUnhealthy", f"{spec.role} is {state} after {allowed(spec)} s{told}", container.name)
+            yield failed("AppUnhealthy", f"{spec.role} is {state} after {limit} s{told}", container.name)
 
 
 def allowed(spec: ContainerSpec) -> int:
