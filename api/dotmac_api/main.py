@@ -31,6 +31,7 @@ from dotmac_api.scheduler.loop import Scheduler
 from dotmac_api.servers import endpoints as servers
 from dotmac_api.sessions import endpoints as sessions
 from dotmac_api.settings import Settings
+from dotmac_api.telemetry import traced_by, tracer_provider
 from dotmac_api.webhooks import endpoints as webhooks
 
 PREFIX = "/api/v1"
@@ -69,10 +70,14 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await facade.close()
+        if app.state.tracing is not None:
+            # It sends what waits; in a thread, since its exporter blocks.
+            await asyncio.to_thread(app.state.tracing.shutdown)
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The ASGI application. Raises RuntimeError when a route has no guard."""
+    tracing = tracer_provider(settings.otlp_endpoint) if settings.otlp_endpoint else None
     app = FastAPI(
         title="DotMac Operator facade",
         version="0.1.0",
@@ -81,7 +86,9 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         lifespan=_lifespan,
         responses=ERROR_RESPONSES,
+        telemetry=traced_by(tracing),
     )
+    app.state.tracing = tracing
     app.state.facade = build_facade(settings)
     install_handlers(app)
     for router in ROUTERS:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dotmac_api import context
 from dotmac_api.errors import BodyTooLarge, error_response, unexpected
 from dotmac_api.routes import route_template
+from dotmac_api.telemetry import describe_request
 
 log = logging.getLogger("dotmac_api.access")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
@@ -41,6 +42,8 @@ class RequestContext:
                 started = True
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                # The span ends with the answer.
+                describe_request(request_id, context.person.get())
             await send(message)
 
         begun = time.perf_counter()

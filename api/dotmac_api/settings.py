@@ -20,6 +20,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dotmac_api.domains.specs import SPECS, Value, ValueRefused
+from dotmac_api.telemetry import missing_packages
 
 PREFIX = "DOTMAC_API_"
 MIN_SECRET_BYTES = 32
@@ -80,6 +81,9 @@ class Settings(BaseSettings):
     scheduler_enabled: bool = True
     log_format: Literal["json", "plain"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    otlp_endpoint: str | None = Field(
+        default=None, description="base URL that traces are sent to (OTLP over HTTP), such as http://collector:4318"
+    )
 
     overrides: Annotated[dict[tuple[str, str], Any], NoDecode] = Field(
         default_factory=dict, description="(domain, key) -> value of domain settings that the environment decides"
@@ -160,6 +164,18 @@ class Settings(BaseSettings):
         if port is None:
             # The rate limiter takes no URL without a port.
             return SecretStr(url._replace(netloc=f"{url.netloc}:6379").geturl())
+        return value
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http:// or https:// URL with a host")
+        if missing := missing_packages():
+            raise ValueError(f"needs {', '.join(missing)}; install the extra: pip install 'dotmac-operator[telemetry]'")
         return value
 
     @model_validator(mode="after")
