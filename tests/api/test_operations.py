@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import os
+import sys
 from collections.abc import AsyncIterator
 
 import httpx
@@ -229,6 +231,55 @@ async def test_a_due_task_runs_once_on_many_replicas(settings: Settings, facade:
         for replica in replicas:
             await replica.close()
     assert runs == 1
+
+
+REPLICA = """import asyncio
+from sqlalchemy import text
+from dotmac_api.facade import build_facade
+from dotmac_api.scheduler import loop
+from dotmac_api.scheduler.registry import TaskSpec
+from dotmac_api.settings import load_settings
+async def work(facade):
+    async with facade.sessions.begin() as session:
+        row = "INSERT INTO audit_events (actor_type, action, is_success) VALUES ('system', 'ran', true)"
+        await session.execute(text(row))
+    await asyncio.sleep(0.1)
+    return "done"
+loop.TICK_SECONDS = 0.05
+asyncio.run(loop.Scheduler(build_facade(load_settings()), (TaskSpec("probe", "x", 3600, work),)).run())"""
+
+
+async def test_two_processes_run_a_task_once_each_time_it_is_due(settings: Settings, facade: Facade) -> None:
+    secret = {"database_url", "redis_url", "jwt_keys", "api_key_pepper"}
+    environment = {f"DOTMAC_API_{name.upper()}": getattr(settings, name).get_secret_value() for name in secret}
+    environment |= {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    replicas = [await asyncio.create_subprocess_exec(sys.executable, "-c", REPLICA, env=environment) for _ in range(2)]
+    try:
+        for turn in range(1, 6):
+            await _until_run(facade, turn)
+    finally:
+        for replica in replicas:
+            replica.kill()
+            await replica.wait()
+    async with facade.sessions() as session:
+        assert await session.scalar(text("SELECT count(*) FROM audit_events WHERE action = 'ran'")) == 5
+
+
+async def _until_run(facade: Facade, turn: int) -> None:
+    """Makes the task due and waits for the end of the run, and a few looks of both processes longer."""
+    async with asyncio.timeout(30):
+        while True:
+            async with facade.sessions.begin() as session:
+                if await session.scalar(update(ScheduledTask).values(due_at=func.now()).returning(ScheduledTask.id)):
+                    break
+            await asyncio.sleep(0.05)
+        while True:
+            async with facade.sessions() as session:
+                task = await session.scalar(select(ScheduledTask))
+                if task is not None and task.runs == turn and task.last_status == "success":
+                    break
+            await asyncio.sleep(0.05)
+    await asyncio.sleep(0.3)
 
 
 async def test_a_task_that_fails_is_shown_and_comes_again(facade: Facade) -> None:

@@ -143,6 +143,15 @@ SPECS: tuple[SettingSpec, ...] = (
     SettingSpec("scheduler", "idempotency_retention_hours", "integer", 24, "answers are kept so long", 1, 168),
     SettingSpec(
         "platform",
+        "certificate_notice_days",
+        "integer",
+        21,
+        "days before a certificate's end at which it is told of; they are renewed a month before",
+        1,
+        90,
+    ),
+    SettingSpec(
+        "platform",
         "base_domain",
         "string",
         "",

@@ -48,6 +48,8 @@ EventName = Literal[
     "instance.condition_changed",
     "instance.step_changed",
     "instance.drift_repaired",
+    "instance.trial_expired",
+    "instance.certificate_expiring",
 ]
 
 

@@ -15,6 +15,8 @@ EVENTS = (
     "instance.condition_changed",
     "instance.step_changed",
     "instance.drift_repaired",
+    "instance.trial_expired",
+    "instance.certificate_expiring",
     "server.status_changed",
     "server.condition_changed",
 )

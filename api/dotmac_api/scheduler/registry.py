@@ -23,5 +23,7 @@ TASKS: tuple[TaskSpec, ...] = (
     TaskSpec("prune_idempotency_keys", "delete kept answers to repeated requests", 3_600, tasks.idempotency_keys),
     TaskSpec("deliver_webhooks", "send webhooks that are due; processes also do so by themselves", 300, fleet.webhooks),
     TaskSpec("prune_webhooks", "delete webhook deliveries that ended 14 days ago", 86_400, fleet.deliveries),
+    TaskSpec("expire_trials", "tell of trials that are over; the operator suspends their tenants", 300, fleet.trials),
+    TaskSpec("check_certificates", "tell of certificates that end soon, not renewed", 3_600, fleet.certificates),
     TaskSpec("verify_mirror", "compare the mirror with Kubernetes; list anew what differs", 21_600, fleet.mirror),
 )

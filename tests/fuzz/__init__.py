@@ -1,0 +1,1 @@
+"""schemathesis against the whole facade on real parts: `python -m tests.fuzz`."""
