@@ -196,7 +196,6 @@ def run() -> Result:
         }
         tokens = asyncio.run(_prepare(Settings.model_validate(values)))
         off = {"mirror_enabled": "0", "webhooks_enabled": "0", "scheduler_enabled": "0", "log_level": "ERROR"}
-        off["database_pool"] = "40"
         environment = {
             **os.environ,
             **{f"DOTMAC_API_{name.upper()}": value for name, value in (values | off).items()},
