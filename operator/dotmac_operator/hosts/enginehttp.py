@@ -341,6 +341,10 @@ _NO_SOCKET = "failed to open the raw stream connection"
 """How dial-stdio itself begins; the rest is the reason, from the socket."""
 
 
+_SIGNALLED = 128
+"""A shell adds the number of the signal that ended a program."""
+
+
 def dial_failure(name: str, ending: Ending) -> HostError | None:
     """Why `docker system dial-stdio` ended without an answer; None when it says nothing about docker."""
     said = " ".join(ending.stderr.split())[:400]
@@ -370,6 +374,8 @@ def dial_failure(name: str, ending: Ending) -> HostError | None:
         )
     if "is not a docker command" in low or "unknown command" in low:
         return DockerTooOld(f"{name}: docker has no `system dial-stdio`: install Docker 20.10 or later on the host")
+    if ending.exit_code is not None and ending.exit_code > _SIGNALLED:
+        return None  # Ended from outside: by the fence of a newer leader, or by the host's administrator.
     if ending.exit_code not in (None, 0):
         return DockerAbsent(f"{name}: `docker system dial-stdio` ended with code {ending.exit_code}: {said}")
     return None

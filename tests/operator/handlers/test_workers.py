@@ -164,3 +164,21 @@ async def test_nothing_begins_after_the_stop(start: Start) -> None:
     workers.wake("Instance", "a")
     await asyncio.sleep(0.03)
     assert count == 0
+
+
+async def test_who_stands_by_begins_no_pass_and_makes_up_for_it_when_it_leads(start: Start) -> None:
+    seen: list[str] = []
+    workers = start(lambda key: seen.append(key) or DONE)  # type: ignore[func-returns-value]
+    workers.lead(False)
+    for key in ("a", "b", "a"):
+        workers.wake("Instance", key)
+    await asyncio.sleep(0.1)
+    assert seen == []
+    workers.lead(True)
+    await until(lambda: sorted(seen) == ["a", "b"])
+    workers.lead(False)
+    workers.wake("Instance", "a")
+    await asyncio.sleep(0.1)
+    assert len(seen) == 2
+    workers.lead(True)  # whoever led meanwhile may have changed anything
+    await until(lambda: sorted(seen) == ["a", "a", "b", "b"])

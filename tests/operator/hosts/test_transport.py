@@ -147,6 +147,7 @@ def test_an_error_answer_keeps_the_connection(canned):
         (1, "failed to connect to the docker API at unix:///var/run/docker.sock", DockerAbsent, "systemctl status"),
         (1, "docker: 'dial-stdio' is not a docker command.", DockerTooOld, "20.10"),
         (3, "something new", DockerAbsent, "code 3: something new"),
+        (137, "Killed", HostUnreachable, "lost"),
     ],
 )
 def test_what_docker_says_becomes_an_error_with_a_remedy(canned, code, stderr, error, remedy):
