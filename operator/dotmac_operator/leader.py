@@ -221,8 +221,8 @@ class Election:
         found = self._leases.read()
         wait = self._wait(found) if found is not None else 0.0
         if wait > 0:
-            # Looking at the very moment when it runs out, and not all candidates at once.
-            return min(self._timing.retry, wait) * random.uniform(1.0, 1.2)  # noqa: S311
+            # Twice as often as it is renewed, and at the very moment when it runs out; not all candidates at once.
+            return min(self._timing.retry / 2, wait) + random.uniform(0.0, 0.2)  # noqa: S311
         try:
             if found is None:
                 self._took(self._leases.create(self.identity, self._timing.lease), started)

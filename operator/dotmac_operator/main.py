@@ -63,8 +63,6 @@ async def run(settings: Settings, ready: asyncio.Event | None = None) -> None:
     if election is not None:
         _follow(election, workers, stop, ends)
         election.start()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     log.info("watching %s", "all namespaces" if settings.all_namespaces else ", ".join(settings.namespaces))
     metrics.workers(settings.workers)
     leads = Leadership(settings.leader_election_name, lambda: election.leading) if election else None
@@ -77,7 +75,8 @@ async def run(settings: Settings, ready: asyncio.Event | None = None) -> None:
         # Connections of its own: a log that is followed takes nothing from the passes. They only read, so that they
         # need no fence, and an operator that stands by answers too.
         start_diagnostics(settings, Diagnostics(store, cluster, hosts, SshHostPool(_impatient(ssh))), running)
-        await kopf.operator(
+        others = asyncio.all_tasks()
+        tasks = await kopf.spawn_tasks(
             registry=registry,
             settings=_kopf_settings(settings),
             standalone=True,
@@ -86,6 +85,9 @@ async def run(settings: Settings, ready: asyncio.Event | None = None) -> None:
             stop_flag=stop,
             ready_flag=ready,
         )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)  # Kopf's own, set a moment ago, tells nobody until all has ended
+        await kopf.run_tasks(tasks, ignored=others)
     finally:
         log.info("stopping")
         running.close()
