@@ -45,6 +45,8 @@ RIGHTS: tuple[Right, ...] = (
 
 LEASE_RIGHT = Right("coordination.k8s.io", "leases", ("get", "create", "update"))
 """In the namespace of the leader's Lease."""
+NAMESPACE_RIGHT = Right("", "namespaces", ("get",))
+"""In the same namespace: its uid tells the operators of one cluster from those of another on a host."""
 
 
 def run(settings: Settings) -> Iterator[Result]:
@@ -71,8 +73,9 @@ def run(settings: Settings) -> Iterator[Result]:
 
 def _leader(api: client.ApiClient, settings: Settings) -> Iterator[Result]:
     name = leader.lease_name(settings)
-    for verb in LEASE_RIGHT.verbs:
-        yield _right(api, LEASE_RIGHT, verb, name.namespace)
+    for right in (LEASE_RIGHT,) if settings.fencing_domain else (LEASE_RIGHT, NAMESPACE_RIGHT):
+        for verb in right.verbs:
+            yield _right(api, right, verb, name.namespace)
     leases = KubeLeases(api, name, kube.TIMEOUT[0], settings.fencing_domain)
     try:
         yield Result(f"hosts know these operators as {leases.domain()}", True)

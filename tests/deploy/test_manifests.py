@@ -17,7 +17,7 @@ from kubernetes import client
 from tests.kits import helmrender, kubectl
 from tests.kits.helmrender import ChartRefused
 
-from dotmac_operator.check import RIGHTS
+from dotmac_operator.check import LEASE_RIGHT, NAMESPACE_RIGHT, RIGHTS
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = ROOT / "deploy" / "kustomize" / "overlays"
@@ -176,7 +176,7 @@ def test_the_operator_has_the_rights_that_it_checks_for_and_no_others() -> None:
     ours |= granted(roles["Role dotmac-system/dotmac-operator-leader"])
     used = {
         (right.group, f"{right.resource}/{right.subresource}" if right.subresource else right.resource, verb)
-        for right in RIGHTS
+        for right in (*RIGHTS, LEASE_RIGHT, NAMESPACE_RIGHT)
         for verb in right.verbs
     }
     assert ours == used

@@ -11,6 +11,7 @@ from tests.e2e.platform import HTTP_PORT, HTTPS_PORT, Operator, Platform, Tenant
 from tests.e2e.registry import Registry
 from tests.kits import controlplane
 from tests.kits.dockerhost import DockerHost
+from tests.kits.rights import SYSTEM, operator_kubeconfig
 
 IMAGES = {
     "one": (releases.POSTGRESQL, releases.REDIS, releases.CADDY, releases.TRYTON),
@@ -41,11 +42,13 @@ def platform(fleet: dict[str, DockerHost], tmp_path_factory: pytest.TempPathFact
     """The product, with Servers `one` (TLS by its own CA) and `two` (plain HTTP) that are Ready."""
     directory = tmp_path_factory.mktemp("e2e")
     plane = controlplane.start(directory / "control-plane")
-    operator = Operator(plane.kubeconfig, directory / "operator.log")
+    plane.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": releases.NAMESPACE}})
+    # With the rights that deploy/kustomize grants and no others, enforced.
+    rights = operator_kubeconfig(plane, directory / "operator.kubeconfig", releases.NAMESPACE)
+    operator = Operator(rights, directory / "operator.log", SYSTEM)
     made = Platform(plane, operator, fleet)
     try:
         plane.apply_crds()
-        plane.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": releases.NAMESPACE}})
         made.apply(releases.small_class(), *samples())
         for name, host in fleet.items():
             made.apply(releases.secret(f"{name}-ssh", **{"ssh-privatekey": host.private_key}), server(name, host))

@@ -32,13 +32,15 @@ GONE = 404
 class Operator:
     """`dotmac-operator run` as a subprocess. Its log, JSON lines at debug level, goes to one file over all starts."""
 
-    def __init__(self, kubeconfig: Path, log: Path) -> None:
+    def __init__(self, kubeconfig: Path, log: Path, namespace: str = NAMESPACE) -> None:
+        """`namespace` is the operator's own, where its Lease is."""
         self.log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._env = {
             **os.environ,
             "PYTHONPATH": PYTHONPATH,
             "KUBECONFIG": str(kubeconfig),
+            "DOTMAC_OPERATOR_LEADER_ELECTION_NAMESPACE": namespace,
             # A host that was away is looked for again within seconds, so that tests need not wait out a minute.
             "DOTMAC_OPERATOR_BREAKER_SECONDS": "2",
             "DOTMAC_OPERATOR_METRICS_ADDRESS": "127.0.0.1:0",
