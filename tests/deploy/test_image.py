@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tests.kits.dockerhost import DockerHost
@@ -12,6 +11,7 @@ from dotmac_local.demo.processes import CommandFailed
 
 TAG = "dotmac-operator:test"
 MEGABYTE = 1_000_000
+LOOK = "find /opt /src /home -name '*.env' -o -name kubeconfig -o -name .git -o -path '*/src/tests' 2> /dev/null; true"
 OURS = 125 * MEGABYTE
 """What may lie on top of python:3.12-slim (about 120 MB), so that the whole stays under 250 MB."""
 STRICT = ("--rm", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
@@ -54,7 +54,8 @@ def test_it_runs_without_root_and_holds_neither_tools_nor_the_embedded_control_p
     assert isinstance(config, dict)
     assert config["User"] == "65532:65532"
     assert config["Labels"]["org.opencontainers.image.revision"] == "0123abc"
-    look = "import importlib.util as u, os; print(os.getuid(), [n for n in ('dotmac_local', 'pytest', 'pip') if u.find_spec(n)])"
+    names = "('dotmac_local', 'pytest', 'pip')"
+    look = f"import importlib.util as u, os; print(os.getuid(), [n for n in {names} if u.find_spec(n)])"
     assert image.docker("run", *STRICT, TAG, "python3", "-c", look).strip() == "65532 []"
 
 
@@ -68,7 +69,7 @@ def test_without_settings_the_facade_names_each_and_ends(image: DockerHost) -> N
         image.docker("run", *STRICT, TAG, "dotmac-api", "migrate")
 
 
-def test_the_build_takes_only_what_the_image_is_made_of(image: DockerHost, tmp_path: Path) -> None:
+def test_the_build_takes_only_what_the_image_is_made_of(image: DockerHost) -> None:
     found = image.docker(
         "run", *STRICT, TAG, "sh", "-c", "find / -xdev -name '*.env' -o -name kubeconfig -o -name .git"
     ).split()

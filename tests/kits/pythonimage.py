@@ -81,7 +81,7 @@ def base_image(host: DockerHost, scratch: Path) -> str:
         NoBaseImage: neither can be had, with the reason.
     """
     try:
-        host.docker("pull", "--quiet", PUBLIC, timeout=20)
+        host.docker("pull", "--quiet", PUBLIC, timeout=8)
         return PUBLIC
     except (CommandFailed, subprocess.TimeoutExpired):
         pass
