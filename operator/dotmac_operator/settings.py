@@ -33,6 +33,9 @@ class Settings(BaseSettings):
         description="host:port of /metrics, /healthz and /readyz, or off. When it is given and taken the operator does "
         f"not start; when it is not given, {DEFAULT_METRICS_ADDRESS} is used if it is free.",
     )
+    watch_canary_seconds: float = Field(
+        default=30.0, ge=1, description="How often each watch is compared with the API: one GET for each kind."
+    )
     diagnostics_address: str = Field(
         default="127.0.0.1:8082", description="host:port of logs and diagnostics for the facade; needs a token."
     )

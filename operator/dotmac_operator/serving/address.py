@@ -22,6 +22,6 @@ def address_of(text: str) -> Address:
     """
     host, colon, port = text.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isdecimal() or int(port) > 65535 or (":" in bare and bare == host):
+    if not colon or not (port.isascii() and port.isdecimal()) or int(port) > 65535 or (":" in bare and bare == host):
         raise ValueError(f"{text!r} is no address: write host:port, :port or [v6]:port")
     return Address(bare, int(port))

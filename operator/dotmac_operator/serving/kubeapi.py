@@ -13,8 +13,7 @@ from dotmac_crds.base import GROUP, VERSION
 from dotmac_operator.reconcile.ports import ClusterError
 from dotmac_operator.serving.watching import Listed, VersionGone
 
-TIMEOUT = (3.0, 10.0)
-"""Seconds to connect, and to read: a canary that waits long says nothing."""
+CONNECT_SECONDS = 3.0
 _GONE = 410
 
 
@@ -39,7 +38,9 @@ def count_requests(api: client.ApiClient, counted: Callable[[str, str], None]) -
 class KubeVersions:
     """Implements `watching.Versions` with a client of its own."""
 
-    def __init__(self, api: client.ApiClient) -> None:
+    def __init__(self, api: client.ApiClient, seconds: float = 10.0) -> None:
+        """`seconds` that an answer may take: a canary that waits long says nothing."""
+        self._timeout = (CONNECT_SECONDS, max(3.0, seconds))  # the watch itself takes one
         self._custom = client.CustomObjectsApi(api)
 
     def newer(self, plural: str, namespace: str, version: str) -> list[str]:
@@ -61,7 +62,7 @@ class KubeVersions:
         place = (GROUP, VERSION, namespace, plural) if namespace else (GROUP, VERSION, plural)
         call = getattr(self._custom, f"list_{'namespaced' if namespace else 'cluster'}_custom_object")
         try:
-            return call(*place, _request_timeout=TIMEOUT, **options)
+            return call(*place, _request_timeout=self._timeout, **options)
         except ApiException as error:
             kind = VersionGone if error.status == _GONE else ClusterError
             raise kind(f"the Kubernetes API answered {error.status} {error.reason}") from None

@@ -73,16 +73,13 @@ def start_health(settings: Settings, metrics: Metrics, observed: Observed, runni
     """
     if settings.metrics_address == OFF:
         return None
-    canary = WatchCanary(KubeVersions(observed.api), observed.seen, places_of(settings.namespaces))
+    every = settings.watch_canary_seconds
+    versions = KubeVersions(observed.api, every / 3)
+    canary = WatchCanary(versions, observed.seen, places_of(settings.namespaces), every)
     health = _health(metrics, observed, canary)
     address = address_of(settings.metrics_address or DEFAULT_METRICS_ADDRESS)
     listener = Listener("metrics and health", "DOTMAC_OPERATOR_METRICS_ADDRESS", address, health.application)
-    try:
-        _started(listener, running)
-    except AddressTaken as error:
-        if settings.metrics_address is not None:
-            raise
-        log.warning("no metrics and no health: %s", error)
+    if not listened(listener, running, asked_for=settings.metrics_address is not None):
         return None
     canary.start()
     running.callback(canary.stop)
@@ -104,6 +101,22 @@ def _health(metrics: Metrics, observed: Observed, canary: WatchCanary) -> Health
         "workers-free": check_workers(free, observed.workers, BUSY_SECONDS),
     }
     return Health(metrics, live, ready)
+
+
+def listened(listener: Listener, running: ExitStack, *, asked_for: bool) -> bool:
+    """Starts it. An address that nobody asked for is left to whoever has it.
+
+    Raises:
+        AddressTaken: of an address that was asked for.
+    """
+    try:
+        _started(listener, running)
+    except AddressTaken as error:
+        if asked_for:
+            raise
+        log.warning("no metrics and no health: %s", error)
+        return False
+    return True
 
 
 def _started(listener: Listener, running: ExitStack) -> Listener:

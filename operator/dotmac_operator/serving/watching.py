@@ -19,12 +19,11 @@ log = logging.getLogger(__name__)
 
 _PLURALS = {kind.name: kind.plural for kind in KINDS}
 
-PROBE_EVERY = 30.0
-GRACE_SECONDS = 20.0
-"""From the moment the canary saw a change to the moment our watch must have told it. Kopf handles at most one version
-of an object in a tenth of a second, and may be busy with a burst of them."""
-ANSWER_SECONDS = 90.0
-"""So long without an answer of the API, and this process is blind: three probes."""
+GRACE = 2 / 3
+"""Of the time between two probes: from the moment the canary saw a change to the moment our watch must have told it.
+Kopf handles at most one version of an object in a tenth of a second, and may be busy with a burst of them."""
+PATIENCE = 3
+"""Probes without an answer of the API until this process counts as blind."""
 
 
 class VersionGone(ClusterError):
@@ -107,9 +106,11 @@ class WatchCanary:
         versions: Versions,
         seen: Seen,
         places: Sequence[tuple[str, str]],
+        every: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`places` are (plural, namespace) of each watch, with an empty namespace for all."""
+        """`places` are (plural, namespace) of each watch, with an empty namespace for all; `every` is in seconds."""
+        self._every = every
         self._versions = versions
         self._seen = seen
         self._places = [_Place(plural, namespace) for plural, namespace in places]
@@ -120,15 +121,15 @@ class WatchCanary:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def start(self, every: float = PROBE_EVERY) -> None:
-        self._thread = threading.Thread(target=self._run, args=(every,), name="watch-canary", daemon=True)
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="watch-canary", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         self._stopping.set()
 
-    def _run(self, every: float) -> None:
-        while not self._stopping.wait(0.5 if not self._listed else every):
+    def _run(self) -> None:
+        while not self._stopping.wait(self._every if self._listed else 0.5):
             try:
                 self.probe()
             except Exception:
@@ -179,17 +180,17 @@ class WatchCanary:
 
     def check_api(self) -> str:
         silent = self._clock() - self._answered
-        if silent <= ANSWER_SECONDS:
+        if silent <= PATIENCE * self._every:
             return ""
         return f"the Kubernetes API has not answered for {silent:.0f} s ({self._failure or 'no answer yet'})"
 
     def check_watches(self) -> str:
-        """Names the watches that have not told a change for GRACE_SECONDS after the canary saw it."""
-        now = self._clock()
+        """Names the watches that have not told a change in time after the canary saw it."""
+        now, grace = self._clock(), GRACE * self._every
         silent = [
             f"{place.name} (version {place.owed} owed for {now - place.owed_since:.0f} s)"
             for place in self._places
-            if place.owed > self._seen.newest(place.plural, place.namespace) and now - place.owed_since > GRACE_SECONDS
+            if place.owed > self._seen.newest(place.plural, place.namespace) and now - place.owed_since > grace
         ]
         return f"silent watches: {', '.join(silent)}" if silent else ""
 

@@ -15,7 +15,6 @@ from tests.kits.fakes import deployed
 from dotmac_operator.handlers.workers import Workers
 from dotmac_operator.reconcile.ports import DONE, ClusterError
 from dotmac_operator.serving import health as module
-from dotmac_operator.serving import watching
 from dotmac_operator.serving.health import (
     Canary,
     Health,
@@ -163,7 +162,7 @@ class Api:
 @pytest.fixture
 def watched() -> SimpleNamespace:
     api, seen, clock = Api(), Seen(), Clock()
-    canary = WatchCanary(api, seen, [("instances", "tenants")], clock)
+    canary = WatchCanary(api, seen, [("instances", "tenants")], 30.0, clock)
     return SimpleNamespace(api=api, seen=seen, clock=clock, canary=canary)
 
 
@@ -176,7 +175,7 @@ def test_a_watch_that_tells_what_happens_is_never_doubted(watched: SimpleNamespa
     for version in range(11, 20):
         watched.api.changes.append(version)
         watched.canary.probe()
-        watched.clock.now += watching.GRACE_SECONDS - 1
+        watched.clock.now += 19
         watched.seen.take(told(version), True)
         watched.clock.now += 100
         assert watched.canary.check_watches() == ""
@@ -188,7 +187,7 @@ def test_a_watch_that_is_silent_while_something_happens_is_noticed(watched: Simp
     watched.api.changes = [12]
     watched.canary.probe()
     assert watched.canary.check_watches() == ""
-    watched.clock.now += watching.GRACE_SECONDS + 1
+    watched.clock.now += 21
     reason = watched.canary.check_watches()
     assert "instances in tenants" in reason and "version 12 owed for 21 s" in reason
     watched.seen.take(told(12), True)
