@@ -14,6 +14,7 @@ from tests.kits.dockerhost import DockerHost, docker_host
 from tests.kits.tinyimage import ensure_tiny_image
 
 from dotmac_operator.core.secret import SecretStr
+from dotmac_operator.hosts.fence import FenceToken
 from dotmac_operator.hosts.pool import SshHost, SshHostPool
 from dotmac_operator.hosts.port import HostAddress
 
@@ -40,9 +41,11 @@ def measure(made: DockerHost, host: SshHost) -> dict[str, float]:
     def run_by_cli() -> None:
         host.run(["docker", "run", "--detach", "--name", "bench-2", body["Image"], "sleep", "600"])
 
-    def dial_again() -> None:
-        engine.drop_idle()
-        host.probe()
+    def dial_again(reached: SshHost = host) -> None:
+        reached.engine.drop_idle()
+        reached.probe()
+
+    fenced = SshHostPool(fence=Leading()).get(address_of(made))
 
     found = {
         "connect, verify, authenticate, dial": median_ms(5, lambda: connect_anew(made)),
@@ -50,6 +53,8 @@ def measure(made: DockerHost, host: SshHost) -> dict[str, float]:
         "containers() on the kept channel": median_ms(200, engine.containers),
         "`docker ps --all` by SSH": median_ms(10, lambda: host.run(["docker", "ps", "--all"])),
         "a new channel (dial-stdio) and two pings": median_ms(10, dial_again),
+        "the same behind the fence": median_ms(10, lambda: dial_again(fenced)),
+        "containers() behind the fence": median_ms(200, fenced.engine.containers),
         "run(['true']) on the host": median_ms(20, lambda: host.run(["true"])),
         "exec(['true']) in a container": median_ms(20, lambda: engine.exec("bench", ["true"])),
         "`docker exec` by SSH": median_ms(10, lambda: host.run(["docker", "exec", "bench", "true"])),
@@ -63,6 +68,16 @@ def measure(made: DockerHost, host: SshHost) -> dict[str, float]:
             engine.remove_container("bench-2")
         found[label] = statistics.median(taken)
     return found
+
+
+class Leading:
+    """A leader that nobody overtakes."""
+
+    def token(self) -> FenceToken:
+        return FenceToken(1, "bench.dotmac-operator.1")
+
+    def refused(self, kept: int) -> None:
+        raise AssertionError(kept)
 
 
 def address_of(made: DockerHost) -> HostAddress:
