@@ -99,10 +99,7 @@ class KubeCluster:
         """Writes so far, for tests and metrics: a steady fleet makes none."""
 
     def _before_write(self) -> None:
-        try:
-            self._may_write()
-        except NotLeading as error:
-            raise ClusterError(str(error)) from None
+        self._may_write()
         self.writes += 1
 
     @_typed
@@ -235,7 +232,7 @@ class KubeCluster:
         try:
             self._before_write()
             self._core.create_namespaced_event(namespace, body, _request_timeout=TIMEOUT)
-        except (ApiException, HTTPError, ClusterError) as error:
+        except (ApiException, HTTPError, NotLeading) as error:
             log.warning("event %s of %s was lost: %s", reason, ref.key, type(error).__name__)
 
     def _write(self, verb: str, suffix: str, ref: ObjectRef, body: Body, options: dict[str, Any]) -> Body:

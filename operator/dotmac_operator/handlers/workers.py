@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from dotmac_operator.hosts.port import NotLeading
 from dotmac_operator.logs import about
 from dotmac_operator.reconcile.ports import ClusterError, Outcome
 
@@ -167,6 +168,8 @@ class Workers:
         with about(**{kind.lower(): key}):
             try:
                 return self._passes[kind](key)
+            except NotLeading as error:
+                log.info("%s", error)
             except ClusterError as error:
                 log.warning("%s", error)
             except Exception:

@@ -25,6 +25,7 @@ from dotmac_operator.hosts.port import (
     DockerNotPermitted,
     DockerTooOld,
     EngineError,
+    Fenced,
     HostBusy,
     HostError,
     HostUnreachable,
@@ -67,7 +68,7 @@ class Carrier(Protocol):
 
     def counted(self, *, requests: int = 0, execs: int = 0) -> None: ...
 
-    def refusal(self, stderr: str) -> HostError | None:
+    def refusal(self, stderr: str) -> HostError | Fenced | None:
         """The error, when the host's fence did not let the channel begin."""
 
     def distrust(self) -> None:
@@ -319,7 +320,7 @@ class EngineClient:
             return Conflict(text, status)
         return EngineError(text, status)
 
-    def lost(self, connection: Connection, error: Exception) -> HostError:
+    def lost(self, connection: Connection, error: Exception) -> HostError | Fenced:
         """The typed error of a connection that ended: what docker or sudo said on stderr, if they did."""
         if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
             return HostError(

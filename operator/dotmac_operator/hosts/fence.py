@@ -138,7 +138,7 @@ def fenced(argv: Sequence[str], token: FenceToken) -> list[str]:
 _SAID = re.compile(rf"^{ARGV0}: (refused|elsewhere|unavailable) (.{{1,400}})$", re.MULTILINE)
 
 
-def refusal(host: str, stderr: str) -> HostError | None:
+def refusal(host: str, stderr: str) -> HostError | Fenced | None:
     """The typed error in what the script said; None when it said nothing, so that the program itself failed."""
     found = _SAID.search(stderr)
     if found is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from dotmac_operator.core import names, proxy
 from dotmac_operator.core.facts import ContainerFact, DockerEvent, HostFacts, ImageFact, Inspected
 from dotmac_operator.hosts.enginefacts import inspected
-from dotmac_operator.hosts.port import EventStream, Host, HostError, NotFound
+from dotmac_operator.hosts.port import EventStream, Host, HostError, NotFound, NotLeading
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ class Inventory:
                         return
                 if self._closed.is_set():
                     return
-            except HostError as error:
+            except (HostError, NotLeading) as error:
                 log.info("event stream of %s broke: %s", self.host.address.name, error)
             except Exception:
                 log.exception("event stream of %s failed", self.host.address.name)

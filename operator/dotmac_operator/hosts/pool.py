@@ -238,7 +238,7 @@ class SshHost:
         behind = argv if self._fence is None else fenced(argv, self._fence.token())
         return command_line(behind, sudo=self._address.use_sudo)
 
-    def refusal(self, stderr: str) -> HostError | None:
+    def refusal(self, stderr: str) -> HostError | Fenced | None:
         found = refusal(self.name, stderr)
         if self._fence is not None and isinstance(found, Fenced):
             self._fence.refused(found.kept)

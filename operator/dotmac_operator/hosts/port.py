@@ -1,7 +1,7 @@
 """The port to a Docker host: what the rest of the operator may ask of one, and how it can fail.
 
 Adapters live beside this file. Calls block and have a deadline; run them in a worker thread. Every method may raise
-a `HostError`; nothing else leaves an adapter.
+a `HostError`, and NotLeading when another operator leads; nothing else leaves an adapter.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,17 +85,15 @@ class DockerTooOld(HostError):
     retryable = False
 
 
-class NotLeading(HostError):
-    """This process does not lead (any more), so it may not act; nothing was done."""
+class NotLeading(Exception):
+    """This process does not lead (any more), so it may not act; nothing was done.
 
-    reason = "NotLeading"
+    No HostError: it says nothing of the host, so it ends a pass without a word in any status.
+    """
 
 
-class Fenced(HostError):
+class Fenced(NotLeading):
     """The host has seen a newer leader than this process; nothing was done."""
-
-    reason = "Fenced"
-    retryable = False
 
     def __init__(self, message: str, kept: int) -> None:
         super().__init__(message)

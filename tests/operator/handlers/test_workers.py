@@ -10,6 +10,7 @@ import pytest
 
 from dotmac_operator.handlers import workers as module
 from dotmac_operator.handlers.workers import Workers
+from dotmac_operator.hosts.port import NotLeading
 from dotmac_operator.reconcile.ports import DONE, GONE, ClusterError, Outcome
 
 Pass = Callable[[str], Outcome]
@@ -182,3 +183,17 @@ async def test_who_stands_by_begins_no_pass_and_makes_up_for_it_when_it_leads(st
     assert len(seen) == 2
     workers.lead(True)  # whoever led meanwhile may have changed anything
     await until(lambda: sorted(seen) == ["a", "a", "b", "b"])
+
+
+async def test_a_pass_that_is_cut_off_because_another_leads_is_tried_again(start: Start) -> None:
+    count = 0
+
+    def pass_(key: str) -> Outcome:
+        nonlocal count
+        count += 1
+        if count == 1:
+            raise NotLeading("this operator does not lead")
+        return DONE
+
+    start(pass_).wake("Instance", "a")
+    await until(lambda: count == 2)

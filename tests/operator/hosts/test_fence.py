@@ -75,7 +75,7 @@ def test_an_older_number_is_refused_and_nothing_runs(host, tmp_path):
     assert code == REFUSED
     assert not (tmp_path / "done").exists()
     error = refusal("demo/one", said)
-    assert isinstance(error, Fenced) and error.kept == 5 and not error.retryable
+    assert isinstance(error, Fenced) and error.kept == 5
     assert host.record == f"5 {OURS} held"
 
 
