@@ -172,12 +172,10 @@ def test_a_trial_ends_on_the_second(platform: Platform, tenant: Tenant) -> None:
     platform.wait_ready(NAME)
     wait_state(platform, tenant, "TrialExpired")
     assert tenant.ask().status_code == 503
-    edit(platform, trial=None, approval="None")
-    platform.wait_ready(NAME)
-    assert tenant.ask().status_code == 200
 
 
 def test_the_last_dump_outlives_a_deletion_with_the_data(platform: Platform, tenant: Tenant) -> None:
+    """Its database stands still, and is started once more for it."""
     edit(platform, deletion={"policy": "Delete", "finalBackup": True})
     host = tenant.host
     platform.delete("Instance", NAME)

@@ -204,7 +204,8 @@ class SetRoute(Action):
     @property
     def text(self) -> str:
         hosts = ", ".join(host for host, _ in self.route.hosts)
-        return f"route {hosts} to {', '.join(self.route.upstreams)}"
+        target = f"the page {self.route.page}" if self.route.page else ", ".join(self.route.upstreams)
+        return f"route {hosts} to {target}"
 
 
 @dataclass(frozen=True)

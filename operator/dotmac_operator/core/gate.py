@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dotmac_operator.core import lifecycle, names, proxy
-from dotmac_operator.core.actions import Action, ConnectNetwork, RenameContainer, SetRoute
+from dotmac_operator.core.actions import Action, ConnectNetwork, RemoveContainer, RenameContainer, SetRoute
 from dotmac_operator.core.conditions import rfc3339
 from dotmac_operator.core.digest import digest
 from dotmac_operator.core.proxy import Route
@@ -107,12 +107,14 @@ def _keep(view: View) -> Iterator[Action]:
     kept = serving_route(view)
     if kept is not None and not proxy.same(view.route, kept):
         yield SetRoute("what serves must go on serving", replace(kept, since=int(view.now)))
+    for container in view.debris:
+        yield RemoveContainer("it never served, and the spec has changed since", container.name)
 
 
 def serving_route(view: View) -> Route | None:
     """The way to what was verified last, under the names that it is served under; None when none of it is there."""
-    serving = view.record.serving or ()
-    exposed = sorted((c for c in view.containers if c.name in serving and names.PORT in c.labels), key=lambda c: c.name)
+    served = (c for c in view.containers if names.PORT in c.labels and view.served_once(c))
+    exposed = sorted(served, key=lambda c: c.name)
     if not exposed or view.config is None:
         return None
     upstreams = tuple(f"{container.name}:{container.labels[names.PORT]}" for container in exposed)

@@ -371,9 +371,8 @@ def _stopped_aspects(view: View, plan: Plan) -> Iterator[Condition]:
 
 def _held_aspects(view: View) -> Iterator[Condition]:
     """Of what serves meanwhile; its spec is not known any more, but Docker tells how it is."""
-    serving = view.record.serving or ()
     database = view.of_role(names.DATABASE)
-    apps = [c for c in view.containers if c.name in serving and names.is_app(c.labels)]
+    apps = [c for c in view.containers if names.is_app(c.labels) and view.served_once(c)]
     for type_, parts in (("DatabaseReady", database), ("AppHealthy", apps)):
         well = bool(parts) and all(c.running and c.health in ("", "healthy") for c in parts)
         yield condition(type_, well, "Healthy" if well else "NotHealthy")

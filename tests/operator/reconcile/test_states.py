@@ -623,6 +623,32 @@ def test_what_began_in_the_window_ends_after_it() -> None:
     assert world.status()["release"]["current"] == "erp-2"
 
 
+def test_an_edit_after_the_window_of_an_update_under_way_goes_back_to_what_served() -> None:
+    world = deployed(maintenanceWindows=NIGHT)
+    before = ids(world)
+    upgrade(world)
+    world.settle()
+    world.now = TEN + 3590
+
+    def edit(what: str) -> None:
+        if what.startswith("start dotmac-acme-worker"):
+            world.engine.hook = None
+            world.now = TEN + 7200
+            world.edit("Instance", KEY, env=[{"name": "A", "value": "b"}])
+
+    world.engine.hook = edit
+    world.touch()
+    world.settle()
+    assert world.condition("Ready")[1] == "WaitingForWindow"
+    assert (states(world), world.engine.served(DOMAIN)) == (RUNNING, 200)
+    assert {name: id_ for name, id_ in ids(world).items() if name in before and "migrate" not in name} == {
+        name: id_ for name, id_ in before.items() if "migrate" not in name
+    }
+    world.now = TEN + 86400
+    later(world)
+    assert (states(world), world.status()["release"]["current"]) == (RUNNING, "erp-2")
+
+
 def test_a_process_that_dies_in_the_window_goes_on_after_it() -> None:
     world = deployed(maintenanceWindows=NIGHT)
     upgrade(world)
