@@ -1,6 +1,7 @@
 """`dotmac-api`: serve, migrate, and look after the facade."""
 
 import asyncio
+import gc
 import json
 import secrets
 import sys
@@ -45,8 +46,12 @@ def serve(
     """Serve the REST API; run as many replicas as you like."""
     settings = settings_or_exit()
     configure_logs(settings)
+    app = create_app(settings)
+    # What was made up to here lives as long as the process: it need not be searched for garbage again and again.
+    gc.collect()
+    gc.freeze()
     uvicorn.run(
-        create_app(settings),
+        app,
         host=host,
         port=port,
         log_config=None,

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Query
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import Depends, Query, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
@@ -67,6 +68,39 @@ async def slice_query(
 
 
 ListSlice = Annotated[Slice, Depends(slice_query)]
+
+
+class ListQuery[Q: Slice]:
+    """The query of a list, checked as one model. Use: `query: Annotated[Q, Depends(ListQuery(Q))]`, and
+    `openapi_extra=ListQuery(Q).documented` beside it.
+
+    FastAPI looks into the annotation of each parameter anew for each request, which for a list of eleven took a quarter
+    of the whole time of an answer.
+    """
+
+    def __init__(self, model: type[Q]) -> None:
+        self._model = model
+
+    async def __call__(self, request: Request) -> Q:
+        """Raises RequestValidationError as FastAPI does; of a parameter that is repeated the last counts."""
+        known = {name: value for name, value in request.query_params.items() if name in self._model.model_fields}
+        try:
+            return self._model.model_validate(known)
+        except ValidationError as refused:
+            errors = refused.errors(include_url=False, include_context=False)
+            raise RequestValidationError([{**e, "loc": ("query", *e["loc"])} for e in errors]) from None
+
+    @property
+    def documented(self) -> dict[str, Any]:
+        """The parameters for OpenAPI."""
+        schema = self._model.model_json_schema()
+        return {
+            "parameters": [
+                {"name": name, "in": "query", "required": False, "schema": shape}
+                for name, shape in schema["properties"].items()
+            ]
+        }
+
 
 Orderable = dict[str, InstrumentedAttribute[Any]]
 

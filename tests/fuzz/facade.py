@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -22,24 +19,18 @@ import psycopg
 from cryptography.fernet import Fernet
 from redis import Redis
 from redis.exceptions import RedisError
+from tests.api.conftest import Accounts
 from tests.kits.controlplane import start
 from tests.kits.postgres import postgres
 from tests.kits.redis import redis_server
 from tests.kits.resources import instance, plan, release, server
-from tests.kits.unprivileged import free_port
+from tests.kits.served import served
 
 from dotmac_api.facade import build_facade
 from dotmac_api.migrations import upgrade
 from dotmac_api.settings import Settings, random_key
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVE = """import uvicorn
-from dotmac_api.logs import configure_logs
-from dotmac_api.main import create_app
-from dotmac_api.settings import load_settings
-settings = load_settings()
-configure_logs(settings)
-uvicorn.run(create_app(settings), port={port}, log_config=None, access_log=False)"""
 PEOPLE = {"root": None, "acme": ["ACME"], "globex": ["GLOBEX"]}
 """User name -> the organisations that the account is limited to; all are administrators."""
 
@@ -84,9 +75,6 @@ class Facade:
 
 async def _accounts(settings: Settings) -> dict[str, str]:
     """Makes the people of PEOPLE, signed in for a day; returns their access tokens."""
-    # The kit of the tests makes accounts; it lives in a conftest, which only pytest may import by that name.
-    from tests.api.conftest import Accounts
-
     await upgrade(settings)
     facade = build_facade(settings)
     try:
@@ -122,34 +110,16 @@ def serving() -> Iterator[Facade]:
             "kubeconfig": str(cluster.kubeconfig),
             # What is fuzzed must not reach out: neither to receivers of webhooks nor by mail.
             "webhooks_enabled": "0",
+            "auth_session_rate_max": "10000000",
         }
         tokens = asyncio.run(_accounts(Settings.model_validate(values)))
         log = directory / "facade.log"
-        url = parts.enter_context(_process(values, log))
+        url = parts.enter_context(served(values, log))
         made = Facade(url, values["database_url"], redis.url, log, tokens)
         _await_mirror(made)
         parts.enter_context(_kept_signed_in(made))
         _populate(made)
         yield made
-
-
-@contextmanager
-def _process(values: dict[str, str], log: Path) -> Iterator[str]:
-    port = free_port()
-    environment = {
-        **os.environ,
-        **{f"DOTMAC_API_{name.upper()}": value for name, value in values.items()},
-        "DOTMAC_API_AUTH_SESSION_RATE_MAX": "10000000",
-        "PYTHONPATH": os.pathsep.join(str(ROOT / part) for part in ("api", "crds")),
-    }
-    with log.open("ab") as out:
-        argv = [sys.executable, "-c", SERVE.replace("{port}", str(port))]
-        process = subprocess.Popen(argv, env=environment, stdout=out, stderr=out)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def _await_mirror(facade: Facade) -> None:

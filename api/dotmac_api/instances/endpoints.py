@@ -3,8 +3,9 @@
 import uuid
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Response, status
+from fastapi import APIRouter, Depends, Response, status
 from fastapi import Path as UrlPath
+from pydantic import Field
 
 from dotmac_api.access import require
 from dotmac_api.audit.trail import Note
@@ -32,12 +33,12 @@ from dotmac_api.instances.schemas import (
 from dotmac_api.instances.writer import Defaults, InstanceWriter, wire_domain
 from dotmac_api.instances.writing import Changing, Deploying, Readable, Reader, Write, answer, writing
 from dotmac_api.principal import Principal
-from dotmac_api.schemas import ListSlice, Page, Slice, page_of
+from dotmac_api.schemas import ListQuery, ListSlice, Page, Slice, page_of
 from dotmac_crds.base import SUBDOMAIN
 
 router = APIRouter(prefix="/instances", tags=["instances"])
 
-Name = Annotated[str | None, Query(max_length=253, pattern=r"^[^\x00]*$")]
+Name = Annotated[str | None, Field(max_length=253, pattern=r"^[^\x00]*$")]
 FlagKey = Annotated[str, UrlPath(min_length=1, max_length=63, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
 Host = Annotated[str, UrlPath(min_length=1, max_length=253, pattern=SUBDOMAIN)]
 EventName = Literal[
@@ -54,7 +55,7 @@ EventName = Literal[
 
 
 class InstanceQuery(Slice):
-    """The query of the list. One model: its fields are checked together, which costs a third of checking each alone."""
+    """The query of the list."""
 
     status: StatusWord | None = None
     org_code: Name = None
@@ -62,11 +63,16 @@ class InstanceQuery(Slice):
     plan: Name = None
     release: Name = None
     sector_type: Literal["PRIVATE", "PUBLIC", "NGO"] | None = None
-    search: Annotated[str | None, Query(max_length=120, pattern=r"^[^\x00]*$")] = None
+    search: Annotated[str | None, Field(max_length=120, pattern=r"^[^\x00]*$")] = None
 
 
-@router.get("", response_model=Page[InstanceRead])
-async def list_instances(principal: Reader, facade: FacadeDep, query: Annotated[InstanceQuery, Query()]) -> Response:
+LIST_QUERY = ListQuery(InstanceQuery)
+
+
+@router.get("", response_model=Page[InstanceRead], openapi_extra=LIST_QUERY.documented)
+async def list_instances(
+    principal: Reader, facade: FacadeDep, query: Annotated[InstanceQuery, Depends(LIST_QUERY)]
+) -> Response:
     wanted = service.InstanceFilter(
         query.status, query.org_code, query.server_id, query.plan, query.release, query.sector_type, query.search
     )
