@@ -134,6 +134,12 @@ class FakeEngine:
     """(role, image) -> how its one-shot ends."""
     logs_: dict[str, str] = field(default_factory=dict)
     """Role -> what its containers print."""
+    schema: str = ""
+    """Image that last worked on the database, also in vain."""
+    dumps: dict[str, str] = field(default_factory=dict)
+    """File -> the schema that is in it."""
+    hates: set[tuple[str, str]] = field(default_factory=set)
+    """(image, schema): an application that answers 500 with this database."""
     sick: set[str] = field(default_factory=set)
     """Images whose containers answer 503, and stay `unhealthy` where Docker checks them."""
     down: HostError | None = None
@@ -302,10 +308,21 @@ class FakeEngine:
             box.state, box.exit_code, box.log = "running", None, self.logs_.get(box.role, "")
             if box.body["HostConfig"]["RestartPolicy"]["Name"] == "no":
                 box.state, box.exit_code = "exited", self.exit_codes.get((box.role, box.body["Image"]), 0)
-                if box.role == names.BACKUP and box.exit_code == 0:
-                    box.log = f"dotmac-backup sha256={'a' * 64} size=1024\n"
+                self._one_shot(box)
 
         self._mutate(f"start {container}", effect)
+
+    def _one_shot(self, box: Box) -> None:
+        if box.role == names.MIGRATE:
+            self.schema = str(box.body["Image"])
+        elif box.role == names.BACKUP and box.exit_code == 0:
+            self.dumps[box.env["BACKUP_FILE"]] = self.schema
+            box.log = self.logs_.get(names.BACKUP, f"dotmac-backup sha256={'a' * 64} size=1024\n")
+        elif box.role == names.RESTORE and box.exit_code == 0:
+            writers = [b.name for b in self.containers_.values() if names.is_app(b.labels) and b.state == "running"]
+            assert not writers, f"{writers} write while the database is exchanged"
+            assert [b.state for b in self.containers_.values() if b.role == names.DATABASE].count("running") == 1
+            self.schema = self.dumps[box.env["BACKUP_FILE"]]
 
     def stop_container(self, container: str, grace: float) -> None:
         def effect() -> None:
@@ -438,6 +455,8 @@ class FakeEngine:
             return pages.PAGES[route.page].status
         targets = [self.containers_.get(upstream.rpartition(":")[0]) for upstream in route.upstreams]
         alive = [t for t in targets if t is not None and t.state == "running" and set(t.networks) & set(box.networks)]
+        if any((t.body["Image"], self.schema) in self.hates for t in alive):
+            return 500
         return 200 if alive and all(t.body["Image"] not in self.sick for t in alive) else 502
 
 

@@ -235,6 +235,10 @@ class VerifyRoute(Action):
     host: str
     tls: bool
     path: str
+    below: int = 400
+    """Status codes below this one are good answers."""
+    unless: str = ""
+    """Why the answer does not count, whatever it is."""
 
     @property
     def text(self) -> str:

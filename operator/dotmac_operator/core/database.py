@@ -44,3 +44,41 @@ ls -t -- *.dump | tail -n +"$((BACKUPS_KEPT + 1))" | while read -r old; do rm -f
 printf 'dotmac-backup sha256=%s size=%s\\n' "$sum" "$size"
 """,
 )
+
+# Nothing that is there is touched before the dump is known to be whole and was read in completely, into a database
+# beside it. Then one transaction changes the names. The displaced database stays, with what was written since the dump,
+# until the next restore. The same restore once more finds its displaced database and does nothing.
+RESTORE_COMMAND = (
+    "sh",
+    "-c",
+    r"""set -eu
+cd "$BACKUP_DIRECTORY"
+sql() {
+    psql --no-psqlrc --quiet --tuples-only --no-align --set=ON_ERROR_STOP=1 --set=database="$RESTORE_DATABASE" \
+        --set=fresh="${RESTORE_DATABASE}_restoring" --set=displaced="$RESTORE_DISPLACED" \
+        --set=others="$RESTORE_DATABASE"'\_before\_%' --file=- "$@"
+}
+if [ "$(echo "SELECT 1 FROM pg_database WHERE datname = :'displaced'" | sql)" = 1 ]; then
+    echo "dotmac-restore: done before"
+    exit 0
+fi
+printf '%s  %s\n' "$BACKUP_SHA256" "$BACKUP_FILE" | sha256sum --check --status || {
+    echo "the checksum of $BACKUP_FILE is not the recorded one, or it is gone: nothing was changed" >&2
+    exit 65
+}
+echo 'DROP DATABASE IF EXISTS :"fresh"' | sql
+echo 'CREATE DATABASE :"fresh" TEMPLATE template0' | sql
+pg_restore --exit-on-error --dbname="${RESTORE_DATABASE}_restoring" "$BACKUP_FILE"
+tries=0
+until printf '%s\n' "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :'database';" \
+    'ALTER DATABASE :"database" RENAME TO :"displaced";' \
+    'ALTER DATABASE :"fresh" RENAME TO :"database";' | sql --single-transaction > /dev/null; do
+    tries=$((tries + 1))
+    [ "$tries" -lt 5 ] || exit 75
+    sleep 1
+done
+echo "SELECT datname FROM pg_database WHERE datname LIKE :'others' AND datname <> :'displaced'" | sql |
+    while read -r old; do echo 'DROP DATABASE IF EXISTS :"old"' | sql --set=old="$old"; done
+echo "dotmac-restore: done"
+""",
+)

@@ -86,6 +86,8 @@ class Desired:
     cache: ContainerSpec | None
     migrate: ContainerSpec | None
     migrate_timeout: int
+    migrate_on_failure: str
+    """RestoreIfNeeded, Restore or Keep: what becomes of the database when the change fails."""
     bootstrap: ContainerSpec | None
     bootstrap_timeout: int
     apps: tuple[ContainerSpec, ...]
@@ -113,6 +115,10 @@ class Desired:
     @property
     def infrastructure(self) -> tuple[ContainerSpec, ...]:
         return (self.database,) if self.cache is None else (self.database, self.cache)
+
+    @property
+    def long_running(self) -> tuple[ContainerSpec, ...]:
+        return (*self.infrastructure, *self.apps)
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -230,6 +236,7 @@ class _Builder:
             cache=cache,
             migrate=self._migrate(app_env),
             migrate_timeout=self.release.migrate.timeout if self.release.migrate else 0,
+            migrate_on_failure=self.release.migrate.on_failure if self.release.migrate else "Keep",
             bootstrap=self._bootstrap(app_env),
             bootstrap_timeout=self.release.bootstrap.timeout if self.release.bootstrap else 0,
             apps=apps,
@@ -361,7 +368,11 @@ def _limit(limits: Limits) -> Limit:
 
 
 def _exposure(role: Role) -> dict[str, str]:
-    return {names.PORT: str(role.port), names.DRAIN: str(role.drain_timeout)} if role.expose else {}
+    """What has to be known of a container that serves, also when its Release is gone."""
+    if not role.expose:
+        return {}
+    path = {names.PATH: role.health.http.path} if role.health is not None and role.health.http is not None else {}
+    return {names.PORT: str(role.port), names.DRAIN: str(role.drain_timeout), **path}
 
 
 def _argv(argv: list[str] | None) -> tuple[str, ...] | None:

@@ -43,6 +43,8 @@ class ContainerFact:
     """Unix seconds."""
     inspected: Inspected | None = None
     """None: not looked at yet, which no repair may rely on."""
+    network_ids: Mapping[str, str] = EMPTY
+    """Network name -> id of the network that was meant; empty while it was never started."""
 
     @property
     def running(self) -> bool:

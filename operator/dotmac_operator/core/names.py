@@ -21,6 +21,8 @@ DRAIN = f"{PREFIX}drain-timeout"
 """On containers that the proxy may send requests to: seconds that these may take to end once it is replaced."""
 STOP_GRACE = f"{PREFIX}stop-grace"
 """Seconds between SIGTERM and SIGKILL."""
+PATH = f"{PREFIX}path"
+"""On those that are checked by http: the path that is asked for."""
 SERVER_UID = f"{PREFIX}server-uid"
 
 MANAGED = f"{MANAGED_BY}={OPERATOR}"

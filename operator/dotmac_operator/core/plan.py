@@ -7,9 +7,9 @@ from dotmac_operator.core import gate, recreate, stopped
 from dotmac_operator.core.actions import Action
 from dotmac_operator.core.digest import digest
 from dotmac_operator.core.gate import Hold
-from dotmac_operator.core.rollback import undo
+from dotmac_operator.core.rollback import database, undo
 from dotmac_operator.core.steps import STEPS
-from dotmac_operator.core.steps.base import Verdict
+from dotmac_operator.core.steps.base import MET, Verdict
 from dotmac_operator.core.view import View
 
 HARMLESS = ("preflight", "secrets")
@@ -25,6 +25,9 @@ class Plan:
     rolled_back: bool = False
     """The present desired state has failed before: its parts are taken away and what served before stays."""
     undo: tuple[Action, ...] = ()
+    """First: what the previous version needs to run alone."""
+    database: Verdict = MET
+    """Then: what becomes of the database."""
     state: State = "Running"
     """The state that the plan leads to."""
     change: str = ""
@@ -57,7 +60,7 @@ class Plan:
     def actions(self) -> tuple[tuple[str, Action], ...]:
         """(step, action) of everything that is known to be needed, in order."""
         if self.rolled_back:
-            return tuple(("rollback", action) for action in self.undo)
+            return tuple(("rollback", action) for action in (*self.undo, *self.database.actions))
         return tuple((name, action) for name, verdict in self.verdicts for action in verdict.actions)
 
     @property
@@ -71,9 +74,11 @@ def plan(view: View) -> Plan:
     if view.wanted != "Running":
         return _gated(view, Plan(stopped.check(view), state=view.wanted))
     verdicts = tuple((step.name, step.check(view)) for step in STEPS)
-    if has_failed(view):
-        back = recreate.new_first(view, undo(view)) if view.policy.rollback else ()
-        return Plan(verdicts, rolled_back=True, undo=back)
+    if view.failed and not view.policy.rollback:
+        return Plan(verdicts, rolled_back=True)
+    if view.failed:
+        back = recreate.new_first(view, undo(view))
+        return Plan(verdicts, rolled_back=True, undo=back, database=database(view))
     return _gated(view, Plan(recreate.stop_old_first(view, verdicts)))
 
 
@@ -81,13 +86,3 @@ def _gated(view: View, made: Plan) -> Plan:
     change = "" if made.converged else gate.change(view)
     hold = gate.hold(view, change)
     return replace(made, change=change, hold=hold, keep=gate.keep(view) if hold else ())
-
-
-def has_failed(view: View) -> bool:
-    """Whether this very state has failed before and must not be tried again by itself."""
-    failure = view.record.failure
-    return (
-        failure is not None
-        and failure.hash == view.desired.hash
-        and failure.generation == view.desired.tenant.generation
-    )

@@ -18,6 +18,7 @@ from dotmac_crds.instance import (
     ReleaseProgress,
     StepStatus,
 )
+from dotmac_crds.lifecycle import RollbackRecord
 from dotmac_operator.core import names, proxy
 from dotmac_operator.core.conditions import condition, is_true, merge, rfc3339
 from dotmac_operator.core.container import ContainerSpec
@@ -67,6 +68,7 @@ class Situation:
     progress: str = ""
     """How far the current step's long action is."""
     failure: FailureRecord | None = None
+    rollback: RollbackRecord | None = None
 
 
 def compute(old: InstanceStatus, situation: Situation) -> InstanceStatus:
@@ -80,6 +82,7 @@ def compute(old: InstanceStatus, situation: Situation) -> InstanceStatus:
             "last_backup": situation.backup or old.last_backup,
             "failure": situation.failure if situation.failure else _kept_failure(old, situation),
             "drift": _drift(old, situation),
+            "rollback": situation.rollback or old.rollback,
             "last_handled_reconcile_at": situation.reconcile_token or old.last_handled_reconcile_at,
         }
     )
@@ -171,7 +174,15 @@ def _one_shots(old: InstanceStatus, view: View, plan: Plan, now: float) -> list[
         return sorted(done.values(), key=lambda shot: shot.name)
     if view.of_role(names.DATABASE) and not plan.held:
         done.pop(FINAL, None)  # what is written from now on is in no dump
+    undone = any(c.state != "created" for c in view.of_role(names.RESTORE))
+    if undone:
+        done.pop(names.MIGRATE, None)  # which version the database is of then, its next migrate finds out
+    for shot in view.of_role(names.RESTORE):
+        if shot.exit_code == 0:
+            _record(done, names.RESTORE, shot.labels.get(names.HASH, ""), now)
     for spec in (view.desired.migrate, view.desired.bootstrap):
+        if undone and spec is view.desired.migrate:
+            continue
         container = view.container(spec) if spec else None
         if spec and container and container.state == "exited" and container.exit_code == 0:
             _record(done, spec.role, spec.hash, now)

@@ -11,6 +11,7 @@ from dotmac_operator.core import names, proxy
 from dotmac_operator.core.connections import OpenRequests
 from dotmac_operator.core.container import ContainerSpec, ExecCheck, RemoteCheck
 from dotmac_operator.core.desired import Desired
+from dotmac_operator.core.digest import digest
 from dotmac_operator.core.facts import ContainerFact, HostFacts, NetworkFact, VolumeFact
 from dotmac_operator.core.lifecycle import Policy
 
@@ -63,7 +64,7 @@ class Memory:
     unhealthy_since: Mapping[str, float] = field(default_factory=dict)
     """Container id -> when it was first seen not healthy, Unix seconds."""
     verified: str = ""
-    """`Desired.serving_hash` of the last request that went through the proxy."""
+    """`View.verify_key` of the last request that went through the proxy."""
     verify_since: float = 0.0
     """When the first request for the present serving hash was made; 0: not yet."""
     verify_message: str = ""
@@ -87,6 +88,11 @@ class View:
     memory: Memory = Memory()
     policy: Policy = Policy()
 
+    before: Desired | None = None
+    """What the Release that serves asks for, while a change of it has failed; None when that is not known any more."""
+    token: str = ""
+    """The last value of the annotation that asks for another try."""
+
     @cached_property
     def wanted(self) -> State:
         """The state to be in now."""
@@ -96,6 +102,25 @@ class View:
     def reached(self) -> State:
         """The state that the Instance was in when it last was as asked."""
         return self.record.state or "Running"
+
+    @property
+    def failed(self) -> bool:
+        """Whether this very state has failed before and must not be tried again by itself."""
+        failure, tenant = self.record.failure, self.desired.tenant
+        return failure is not None and failure.hash == self.desired.hash and failure.generation == tenant.generation
+
+    @cached_property
+    def verify_key(self) -> str:
+        """What is asked for through the proxy: what is desired, or, after a failure, what served before."""
+        if not self.failed:
+            return self.desired.serving_hash
+        restores = [c.name for c in self.of_role(names.RESTORE) if c.exit_code == 0]
+        return digest(["back", sorted(self.record.serving or ()), self.desired.hash, restores])
+
+    @property
+    def verified_back(self) -> bool:
+        """Whether the previous version has answered since a change failed, with the database as it is now."""
+        return self.failed and self.memory.verified == self.verify_key
 
     @cached_property
     def containers(self) -> tuple[ContainerFact, ...]:
@@ -212,6 +237,14 @@ class View:
     def previous(self) -> tuple[ContainerFact, ...]:
         """Those of the outdated that were verified once: a failure must leave them in place."""
         return tuple(c for c in self.outdated if self.served_once(c))
+
+    @cached_property
+    def fallback(self) -> tuple[ContainerFact, ...]:
+        """Containers, the servers of data among them, that served and are not desired any more: what a failed change
+        goes back to."""
+        found = (self.container(spec) for spec in self.desired.long_running)
+        wanted = {container.id for container in found if container is not None}
+        return tuple(c for c in self.containers if c.id not in wanted and self.served_once(c))
 
     @property
     def debris(self) -> tuple[ContainerFact, ...]:

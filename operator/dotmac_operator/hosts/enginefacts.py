@@ -35,6 +35,7 @@ def container_fact(item: Json) -> ContainerFact:
         health=parse_health(state, status),
         exit_code=parse_exit_code(state, status),
         networks={name: str((end or {}).get("IPAddress") or "") for name, end in attached.items()},
+        network_ids={name: str(end["NetworkID"]) for name, end in attached.items() if (end or {}).get("NetworkID")},
         created=int(item.get("Created") or 0),
     )
 

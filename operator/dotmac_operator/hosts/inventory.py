@@ -144,16 +144,27 @@ class Inventory:
         self._inspect_the_rest(containers)
         ids = {container.id for container in containers}
         self._inspected = {id_: found for id_, found in self._inspected.items() if id_ in ids}
-        containers = tuple(replace(c, inspected=self._inspected.get(c.id)) for c in containers)
+        networks = tuple(engine.networks())
+        containers = tuple(self._complete(c, {n.name: n.id for n in networks}) for c in containers)
         facts = HostFacts(
             revision=revision,
             containers=containers,
-            networks=tuple(engine.networks()),
+            networks=networks,
             volumes=tuple(engine.volumes()),  # all: one of our names may be somebody else's
             proxy_config=self._proxy_config(containers),
         )
         self._kept = _Kept(facts, time.monotonic())
         return self._kept
+
+    def _complete(self, container: ContainerFact, ids: Mapping[str, str]) -> ContainerFact:
+        """With what was inspected, and without networks that were removed while it was stopped: Docker lists those on,
+        by the id of one that is no more, although another network may have the name by now."""
+        there = {
+            name: address
+            for name, address in container.networks.items()
+            if container.network_ids.get(name, "") in ("", ids.get(name))
+        }
+        return replace(container, networks=there, inspected=self._inspected.get(container.id))
 
     def _proxy_config(self, containers: Iterable[ContainerFact]) -> str | None:
         running = next((c for c in containers if c.name == names.PROXY_CONTAINER and c.running), None)

@@ -1,7 +1,7 @@
 """What an Instance refers to, looked up and turned into the inputs of the pure core."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dotmac_crds.instance import InstanceSpec
 from dotmac_operator.core import desired, names
@@ -42,6 +42,8 @@ class Context:
     secrets: frozenset[SecretStr]
     """Every secret value that could show up in a container's log."""
     policy: Policy = Policy()
+    before: Desired | None = None
+    """What the Release that serves asks for, after a change of it has failed."""
 
 
 class Contexts:
@@ -114,7 +116,25 @@ class Contexts:
             or "",
         )
         values = [*(credentials or {}).values(), *(v for content in present.values() for v in content.values())]
-        return Context(instance, spec, server, desired.build(inputs), credentials, frozenset(values), rules)
+        made = desired.build(inputs)
+        return Context(
+            instance, spec, server, made, credentials, frozenset(values), rules, self._before(instance, inputs)
+        )
+
+    def _before(self, instance: Instance, inputs: Inputs) -> Desired | None:
+        """What the Release that serves asks for, by the present spec: from it a lost container can be made again, if
+        its hash shows that nothing else of the spec has changed."""
+        progress = instance.status.release
+        current = progress.current if progress else None
+        if instance.status.failure is None or current is None or current == inputs.release_name:
+            return None
+        found = self._store.release(current)
+        if found is None or found.spec is None:
+            return None
+        try:
+            return desired.build(replace(inputs, release_name=current, release=found.spec))
+        except SpecError:
+            return None
 
     def server_view(self, server: Server) -> ServerView:
         assert server.spec is not None  # noqa: S101 - load has looked

@@ -35,6 +35,10 @@ class BackupUnreadable(HostError):
 
     reason = "BackupFailed"
 
+    def __init__(self, message: str, container: str) -> None:
+        super().__init__(message)
+        self.container = container
+
 
 class NameTaken(HostError):
     """Somebody else's container has the name of one of ours."""
@@ -164,7 +168,9 @@ class Executor:
             if not error.retryable:
                 raise
             return False, str(error)
-        return status < 400, "" if status < 400 else f"the proxy answered {status} for {action.host}{action.path}"
+        if status >= action.below:
+            return False, f"the proxy answered {status} for {action.host}{action.path}"
+        return not action.unless, action.unless
 
 
 def run_container(engine: Engine, spec: ContainerSpec) -> None:
@@ -245,7 +251,7 @@ def _probe(inventory: Inventory, action: do.ProbeContainer) -> tuple[bool, str]:
 def _read_backup(engine: Engine, action: do.RecordBackup) -> tuple[str, str, int, str]:
     found = _BACKUP_LINE.search(engine.logs(action.container, tail=20).replace("\r", ""))
     if found is None:
-        raise BackupUnreadable(f"container {action.container} tells no checksum of {action.file}")
+        raise BackupUnreadable(f"container {action.container} tells no checksum of {action.file}", action.container)
     return action.file, found.group(1), int(found.group(2)), action.release
 
 

@@ -50,8 +50,8 @@ class Kept:
 
     def observe(self, view: View) -> Memory:
         """Brings what is remembered up to what was just observed."""
-        if self.serving != view.desired.serving_hash:
-            self.serving, self.verify_since, self.verify_message = view.desired.serving_hash, 0.0, ""
+        if self.serving != view.verify_key:
+            self.serving, self.verify_since, self.verify_message = view.verify_key, 0.0, ""
         running = {container.id for container in view.containers if container.running}
         self.probes = {id_: probe for id_, probe in self.probes.items() if id_ in running}
         self.open_requests = {id_: found for id_, found in self.open_requests.items() if id_ in running}
@@ -87,9 +87,9 @@ class Kept:
         self.verify_since = 0.0
         return self.problem
 
-    def note_verified(self, serving_hash: str, ok: bool, message: str, now: float) -> None:
+    def note_verified(self, key: str, ok: bool, message: str, now: float) -> None:
         if ok:
-            self.verified = serving_hash
+            self.verified = key
         else:
             self.verify_since = self.verify_since or now
             self.verify_message = message

@@ -7,6 +7,7 @@ from typing import Literal
 
 from dotmac_crds.base import Condition
 from dotmac_crds.instance import BackupRecord, FailureRecord, InstanceStatus
+from dotmac_crds.lifecycle import RollbackRecord
 from dotmac_operator.core import actions as do
 from dotmac_operator.core import desired, drift, names
 from dotmac_operator.core.conditions import MESSAGE_LIMIT, find, is_true, rfc3339
@@ -14,15 +15,16 @@ from dotmac_operator.core.errors import SpecError
 from dotmac_operator.core.facts import HostFacts
 from dotmac_operator.core.gate import Hold
 from dotmac_operator.core.plan import Plan, plan
+from dotmac_operator.core.rollback import lost, set_back
 from dotmac_operator.core.secret import mask
-from dotmac_operator.core.status import IMAGE_MOVED, Problem, Situation
-from dotmac_operator.core.steps.base import Verdict
+from dotmac_operator.core.status import IMAGE_MOVED, TEXT_LIMIT, Problem, Situation
+from dotmac_operator.core.steps.base import Verdict, failed
 from dotmac_operator.core.view import Probe, View
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostError, HostUnreachable, Progress
 from dotmac_operator.logs import about
 from dotmac_operator.reconcile.context import Context, NotYet
-from dotmac_operator.reconcile.execute import Executor, Overtaken, Results, Site
+from dotmac_operator.reconcile.execute import BackupUnreadable, Executor, Overtaken, Results, Site
 from dotmac_operator.reconcile.kept import Kept
 from dotmac_operator.reconcile.ports import AGAIN, DONE, Gone, Outcome
 from dotmac_operator.reconcile.services import LOOK_AGAIN, Services
@@ -34,6 +36,8 @@ ROUNDS = 60
 """Rounds of one pass; a fresh deploy takes about 20. More means a step that undoes another, which must not spin."""
 PROGRESS_EVERY = 5.0
 """Seconds between two writes of the progress of one action, such as a pull."""
+ROLLED_BACK = ("UpgradeRolledBack", "UpgradeFailed", "RestoreFailed", "PreviousVersionLost")
+"""Reasons of Stalled once everything about a failed change is done that can be done."""
 LOG_LINES = 20
 """Of a failed container, for the status."""
 
@@ -161,6 +165,8 @@ class Rollout:
             policy=context.policy,
             credential_keys=None if context.credentials is None else frozenset(context.credentials),
             neighbours=services.contexts.neighbours(self.instance, context.server),
+            before=context.before,
+            token=self.instance.reconcile_token or "",
         )
         return replace(view, memory=self.kept.observe(view)), context, inventory
 
@@ -198,7 +204,7 @@ class Rollout:
         """A change is held: what serves is kept serving meanwhile."""
         ready = find(self.instance.status.conditions, "Ready")
         if made.keep:
-            self._note_repairs(made.keep)
+            self._note_kinds(made.keep)
             self._report(view=view, plan=made)
             self._execute(made.keep, context, inventory)
             return None
@@ -233,7 +239,12 @@ class Rollout:
         self._note_drift(view, verdict)
         self._announce(view)
         self._report(view=view, plan=made)
-        results = self._execute(verdict.actions, context, inventory, self._progress_of(view, made))
+        try:
+            results = self._execute(verdict.actions, context, inventory, self._progress_of(view, made))
+        except BackupUnreadable as error:
+            step = made.current[0] if made.current else "backup"
+            unreadable = failed(error.reason, str(error), error.container)
+            return self._failed(step, view, made, unreadable, context, inventory)
         now = self.services.clock()
         ids = {container.name: container.id for container in view.containers}
         for name, (ok, message) in results.probes.items():
@@ -244,7 +255,7 @@ class Rollout:
             record = BackupRecord(file=file, sha256=sha256, size=size, release=release, finished_at=rfc3339(now))
             self._report(view=view, plan=made, backup=record)
         if results.verified is not None:
-            self.kept.note_verified(view.desired.serving_hash, results.verified, results.verify_message, now)
+            self.kept.note_verified(view.verify_key, results.verified, results.verify_message, now)
         unfinished = results.verified is False or any(not ok for ok, _ in results.probes.values())
         unfinished = unfinished or any(found.upstream != 0 or found.clients for found in results.open_requests.values())
         return Outcome(after=1.0) if unfinished else None
@@ -286,9 +297,9 @@ class Rollout:
         """A difference without a change of what is desired: somebody or something changed the host."""
         applied = view.wanted != "Running" or view.record.applied_hash == view.desired.hash
         if applied and view.reached == view.wanted:
-            self._note_repairs(verdict.actions)
+            self._note_kinds(verdict.actions)
 
-    def _note_repairs(self, actions: Iterable[do.Action]) -> None:
+    def _note_kinds(self, actions: Iterable[do.Action]) -> None:
         for action in actions:
             if kind := drift.kind(action):
                 self.kept.drift.setdefault(kind, f"{action.text}: {action.reason}")
@@ -317,7 +328,7 @@ class Rollout:
         message = self._with_log(verdict, context, inventory)
         self._step_ended("failed")
         self._event("Warning", verdict.reason, f"step {step}: {message}"[:1000])
-        if view.previous and view.wanted == "Running":
+        if view.fallback and view.wanted == "Running":
             failure = FailureRecord(
                 generation=self.instance.generation, hash=view.desired.hash, step=step, message=message
             )
@@ -345,17 +356,59 @@ class Rollout:
 
     def _roll_back(self, view: View, made: Plan, context: Context, inventory: Inventory) -> Outcome | None:
         failure = view.record.failure
-        reason = "UpgradeRolledBack" if view.previous and view.policy.rollback else "UpgradeFailed"
-        told = f"step {failure.step}: {failure.message}" if failure else ""
+        cause = f"step {failure.step}: {failure.message}" if failure else ""
+        back = find(self.instance.status.conditions, "Stalled")
+        told = back is not None and back.reason in ROLLED_BACK and back.observed_generation == self.instance.generation
+        if made.undo or made.database.state in ("act", "wait"):
+            if not told:
+                self._report(view=view, plan=made, problem=Problem("RollingBack", cause))
+            elif made.undo:
+                self._note_kinds(made.undo)  # it was rolled back before: somebody has changed the host since
+            return self._go_back(view, made, context, inventory)
+        problem, detail = self._end_of_rollback(view, made, context, inventory, cause)
+        repaired, self.kept.drift = self.kept.drift, {}
+        self._report(view=view, plan=made, problem=problem, drift="; ".join(repaired.values()))
+        if told:
+            self._tell_repairs(repaired)
+        elif view.fallback and view.policy.rollback:
+            release = view.record.release
+            record = RollbackRecord(
+                previous=(release.current if release else None) or view.desired.release_name,
+                target=view.desired.release_name,
+                reason=problem.message[:TEXT_LIMIT],
+                at=rfc3339(view.now),
+            )
+            self._report(view=view, plan=made, problem=problem, rollback=record)
+            self._event("Warning", problem.reason, detail or "the previous version serves; the change was taken back")
+        return DONE
+
+    def _go_back(self, view: View, made: Plan, context: Context, inventory: Inventory) -> Outcome | None:
+        if not made.undo and made.database.state == "wait":
+            return Outcome(after=made.database.after)
+        results = self._execute(made.undo or made.database.actions, context, inventory)
+        if results.verified is not None:
+            self.kept.note_verified(view.verify_key, results.verified, results.verify_message, self.services.clock())
+        return Outcome(after=1.0) if results.verified is False else None
+
+    def _end_of_rollback(
+        self, view: View, made: Plan, context: Context, inventory: Inventory, cause: str
+    ) -> tuple[Problem, str]:
+        """What became of it, and what is to be told beside the cause."""
+        gone = lost(view)
+        if made.database.state == "failed":
+            detail = self._with_log(made.database, context, inventory)[:1000]
+            return Problem("RestoreFailed", f"{detail}; {cause}"[:MESSAGE_LIMIT], stalled=True), detail
+        if gone and view.fallback and view.policy.rollback:
+            detail = (
+                f"{', '.join(gone)} of the previous version is gone and nothing is known to make it from: go back to"
+                " the Release and spec that served, or ask for another try of this one"
+            )
+            return Problem("PreviousVersionLost", f"{detail}; {cause}"[:MESSAGE_LIMIT], stalled=True), detail
+        detail = set_back(view)
+        reason = "UpgradeRolledBack" if view.fallback and view.policy.rollback else "UpgradeFailed"
         if not view.policy.rollback:
-            told = f"{told}; it stays as it is (update.rollback: false)"
-        problem = Problem(reason, told, stalled=True)
-        self._report(view=view, plan=made, problem=problem)
-        if not made.undo:
-            return DONE
-        self._execute(made.undo, context, inventory)
-        self._event("Warning", reason, "the previous version serves; the change was taken back")
-        return None
+            detail = "it stays as it is (update.rollback: false)"
+        return Problem(reason, (f"{detail}; {cause}" if detail else cause)[:MESSAGE_LIMIT], stalled=True), detail
 
     def _host_failed(self, error: HostError) -> Outcome:
         log.warning("host of %s: %s", self.key, error)
@@ -388,6 +441,7 @@ class Rollout:
         progress: str = "",
         backup: BackupRecord | None = None,
         failure: FailureRecord | None = None,
+        rollback: RollbackRecord | None = None,
     ) -> Outcome:
         situation = Situation(
             generation=self.instance.generation,
@@ -401,6 +455,7 @@ class Rollout:
             progress=progress,
             backup=backup,
             failure=failure,
+            rollback=rollback,
             quota=self.services.quota(self.instance),
             reconcile_token=self.instance.reconcile_token,
         )

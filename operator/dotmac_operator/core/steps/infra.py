@@ -24,7 +24,7 @@ def check(view: View) -> Verdict:
         return blocked(
             "NetworkPoolExhausted", f"no free /{PREFIX} in {pool}: widen spec.capacity.networkPool of the Server"
         )
-    actions = [*_network(view), *_volumes(view), *_servers(view)]
+    actions = [*missing_network(view), *_volumes(view), *_servers(view)]
     return act(*actions) if actions else _health(view)
 
 
@@ -32,7 +32,8 @@ def _subnet(view: View) -> str | None:
     return free_subnet(view.desired.network_pool, view.facts.networks)
 
 
-def _network(view: View) -> Iterator[Action]:
+def missing_network(view: View) -> Iterator[Action]:
+    """The tenant's network, where there is none."""
     if view.network(view.desired.network) is None:
         subnet = _subnet(view)
         if subnet is not None:
