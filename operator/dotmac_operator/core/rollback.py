@@ -36,7 +36,7 @@ FAILED = "its version failed"
 
 def undo(view: View) -> tuple[Action, ...]:
     """What is left to do until the previous version runs alone; empty when it does."""
-    if not view.fallback and not any(spec.role not in names.OWN_ROLES for _, spec in _lost(view)):
+    if not view.way_back and not any(spec.role not in names.OWN_ROLES for _, spec in _lost(view)):
         return ()  # nothing else could serve, so what there is stays for somebody to look at
     if _restoring(view):
         return ()
@@ -45,7 +45,7 @@ def undo(view: View) -> tuple[Action, ...]:
 
 def database(view: View) -> Verdict:
     """What is left to do about the database once `undo` is empty: `met` when the previous version can be left alone."""
-    if not view.fallback:
+    if not view.way_back:
         return MET
     shot = _restore(view)
     found = view.container(shot) if shot is not None else None

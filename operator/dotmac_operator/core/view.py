@@ -238,13 +238,14 @@ class View:
         """Those of the outdated that were verified once: a failure must leave them in place."""
         return tuple(c for c in self.outdated if self.served_once(c))
 
-    @cached_property
-    def fallback(self) -> tuple[ContainerFact, ...]:
-        """Containers, the servers of data among them, that served and are not desired any more: what a failed change
-        goes back to."""
-        found = (self.container(spec) for spec in self.desired.long_running)
-        wanted = {container.id for container in found if container is not None}
-        return tuple(c for c in self.containers if c.id not in wanted and self.served_once(c))
+    @property
+    def way_back(self) -> bool:
+        """Whether a change that fails can give way to what served before it: something else than now was verified
+        once, and its application is there. It may be that no container differs, but a migration."""
+        applied = self.record.applied_hash
+        return applied not in (None, self.desired.hash) and any(
+            names.is_app(c.labels) and self.served_once(c) for c in self.containers
+        )
 
     @property
     def debris(self) -> tuple[ContainerFact, ...]:

@@ -328,7 +328,7 @@ class Rollout:
         message = self._with_log(verdict, context, inventory)
         self._step_ended("failed")
         self._event("Warning", verdict.reason, f"step {step}: {message}"[:1000])
-        if view.fallback and view.wanted == "Running":
+        if view.way_back and view.wanted == "Running":
             failure = FailureRecord(
                 generation=self.instance.generation, hash=view.desired.hash, step=step, message=message
             )
@@ -370,7 +370,7 @@ class Rollout:
         self._report(view=view, plan=made, problem=problem, drift="; ".join(repaired.values()))
         if told:
             self._tell_repairs(repaired)
-        elif view.fallback and view.policy.rollback:
+        elif view.way_back and view.policy.rollback:
             release = view.record.release
             record = RollbackRecord(
                 previous=(release.current if release else None) or view.desired.release_name,
@@ -398,14 +398,14 @@ class Rollout:
         if made.database.state == "failed":
             detail = self._with_log(made.database, context, inventory)[:1000]
             return Problem("RestoreFailed", f"{detail}; {cause}"[:MESSAGE_LIMIT], stalled=True), detail
-        if gone and view.fallback and view.policy.rollback:
+        if gone and view.way_back and view.policy.rollback:
             detail = (
                 f"{', '.join(gone)} of the previous version is gone and nothing is known to make it from: go back to"
                 " the Release and spec that served, or ask for another try of this one"
             )
             return Problem("PreviousVersionLost", f"{detail}; {cause}"[:MESSAGE_LIMIT], stalled=True), detail
         detail = set_back(view)
-        reason = "UpgradeRolledBack" if view.fallback and view.policy.rollback else "UpgradeFailed"
+        reason = "UpgradeRolledBack" if view.way_back and view.policy.rollback else "UpgradeFailed"
         if not view.policy.rollback:
             detail = "it stays as it is (update.rollback: false)"
         return Problem(reason, (f"{detail}; {cause}" if detail else cause)[:MESSAGE_LIMIT], stalled=True), detail

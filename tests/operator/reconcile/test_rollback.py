@@ -112,6 +112,23 @@ def test_a_release_may_ask_for_its_database_to_be_kept() -> None:
     assert world.engine.schema == NEW
 
 
+def test_a_migration_alone_that_fails_is_rolled_back_too() -> None:
+    """Regression: no container differed, so the migration was repeated again and again on the live database."""
+    world = fixed(deployed())
+    (web,) = world.engine.of("web")
+    world.engine.exit_codes[("migrate", "example/tool:2")] = 3
+    images = {**RELEASE["images"], "tool": "example/tool:2"}
+    migrate = {**MIGRATE, "image": "tool", "onFailure": "Restore"}
+    world.create("Release", "erp-2", {**QUICK, "version": "2.0", "images": images, "migrate": migrate})
+    world.edit("Instance", KEY, releaseRef={"name": "erp-2"})
+    world.settle(300)
+    rolled_back(world)
+    assert world.engine.schema == OLD
+    assert world.engine.of("web")[0].id == web.id
+    runs = [call for call in world.engine.mutations if call.startswith("start dotmac-acme-migrate")]
+    assert len(runs) == 2
+
+
 def test_a_failed_change_without_migration_restores_nothing() -> None:
     """Regression in the making: the containers of the last upgrade's migration are there, and its dump."""
     world = fixed(deployed())

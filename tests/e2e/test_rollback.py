@@ -1,0 +1,141 @@
+"""A migration that fails half-way on a real PostgreSQL: the database is set back, also after kill -9 of the operator."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.e2e import releases
+from tests.e2e.platform import Platform, Tenant, condition
+from tests.e2e.test_crashes import kill_at
+
+from dotmac_operator.core.database import RESTORE_COMMAND
+
+pytestmark = [pytest.mark.e2e, pytest.mark.docker]
+
+NAME = "nova"
+ENV = [
+    {"name": "DATABASE_HOST", "from": "database.host"},
+    {"name": "DATABASE_PORT", "from": "database.port"},
+    {"name": "PGHOST", "from": "database.host"},
+    {"name": "PGUSER", "from": "database.user"},
+    {"name": "PGDATABASE", "from": "database.name"},
+    {"name": "PGPASSWORD", "from": "database.password"},
+]
+MAKE = "psql -v ON_ERROR_STOP=1 -c 'CREATE TABLE IF NOT EXISTS orders (id int)'"
+BREAK = (
+    "psql -v ON_ERROR_STOP=1 -c 'ALTER TABLE orders RENAME TO orders_of_two' -c 'INSERT INTO orders_of_two VALUES (2)';"
+    ' echo "cannot go on with $PGPASSWORD"; exit 3'
+)
+
+
+def release(name: str, version: str, script: str, **migrate: Any) -> releases.Object:
+    shot = {"image": "postgresql", "command": ["sh", "-c", script], "timeout": 60, **migrate}
+    return releases.sample(name, version, releases.SAMPLE_1, env=ENV, migrate=shot)
+
+
+def nova(wanted: str, **changes: Any) -> releases.Object:
+    return releases.instance(NAME, wanted, serverRef={"name": "two"}, **changes)
+
+
+@pytest.fixture(scope="module")
+def tenant(platform: Platform) -> Iterator[Tenant]:
+    platform.apply(
+        release("nova-1", "1.0", MAKE),
+        release("nova-2", "2.0", BREAK, onFailure="Restore"),
+        release("nova-3", "3.0", BREAK),
+    )
+    with platform.tenant(nova("nova-1")) as made:
+        sql(made, "INSERT INTO orders VALUES (1)")
+        yield made
+
+
+def sql(tenant: Tenant, statement: str, database: str = "erp") -> list[str]:
+    argv = ("psql", "-U", "erp", "-d", database, "--tuples-only", "--no-align", "-c", statement)
+    return tenant.exec("database", *argv).splitlines()
+
+
+def taken_back(platform: Platform, tenant: Tenant) -> None:
+    found = platform.wait_condition("Instance", NAME, "Stalled", "True", reason="UpgradeRolledBack", seconds=60)
+    stalled = condition(found, "Stalled")
+    assert stalled is not None
+    assert "step migrate: migrate ended with exit code 3" in stalled["message"]
+    assert "cannot go on with ***" in stalled["message"]
+    assert tenant.credentials()["database-password"] not in json.dumps(found)
+    assert tenant.ask().json()["database"] is True
+    for role in ("backup", "restore"):
+        assert tenant.containers(role) == []
+
+
+def test_a_database_that_was_half_migrated_is_set_back(platform: Platform, tenant: Tenant) -> None:
+    web, volumes = tenant.containers("web")[0]["Id"], tenant.volumes()
+    platform.apply(nova("nova-2"))
+    taken_back(platform, tenant)
+    assert sql(tenant, "SELECT * FROM orders") == ["1"]
+    assert sql(tenant, "SELECT to_regclass('orders_of_two') IS NULL") == ["t"]
+    (kept,) = sql(tenant, "SELECT datname FROM pg_database WHERE datname LIKE 'erp\\_before\\_%'")
+    assert sql(tenant, "SELECT * FROM orders_of_two", kept) == ["1", "2"], "what was there is kept beside"
+    assert tenant.containers("web")[0]["Id"] == web
+    assert tenant.volumes() == volumes
+    back = tenant.status["rollback"]
+    assert (back["previous"], back["target"]) == ("nova-1", "nova-2")
+    assert kept in back["reason"]
+
+
+@pytest.mark.parametrize("action", ["stop container dotmac-nova-web", "run container dotmac-nova-restore-"])
+def test_killed_in_the_middle_of_a_restore_it_ends_the_same(platform: Platform, tenant: Tenant, action: str) -> None:
+    mark = platform.operator.mark()
+    again = {"metadata": {"annotations": {"platform.dotmac.io/reconcile-requested-at": action}}}
+    sql(tenant, "INSERT INTO orders VALUES (7)")
+    before = sql(tenant, "SELECT * FROM orders ORDER BY id")
+    platform.patch("Instance", NAME, again)
+    kill_at(platform, mark, action, seconds=40)
+    platform.operator.start()
+    taken_back(platform, tenant)
+    assert sql(tenant, "SELECT * FROM orders ORDER BY id") == before, "the dump of this try has what came before it"
+    assert len(sql(tenant, "SELECT datname FROM pg_database WHERE datname LIKE 'erp\\_before\\_%'")) == 1
+    assert sql(tenant, "SELECT 1 FROM pg_database WHERE datname = 'erp_restoring'") == []
+
+
+def test_without_need_nothing_that_was_written_is_thrown_away(platform: Platform, tenant: Tenant) -> None:
+    """The previous version of this page answers whatever the database is like."""
+    platform.apply(nova("nova-3"))
+    taken_back(platform, tenant)
+    assert sql(tenant, "SELECT to_regclass('orders_of_two') IS NULL") == ["f"]
+    sql(tenant, "ALTER TABLE orders_of_two RENAME TO orders")
+
+
+def test_a_restore_by_itself(platform: Platform, tenant: Tenant) -> None:
+    """What a person, or a later restore, may run: refused without the right checksum, done once for each name."""
+    backup = tenant.status["lastBackup"]
+    sql(tenant, "CREATE TABLE later (id int)")
+    assert restore(tenant, backup["file"], "0" * 64, "erp_before_bad")[0] == 65
+    assert sql(tenant, "SELECT to_regclass('later') IS NULL") == ["f"]
+    assert restore(tenant, "absent.dump", backup["sha256"], "erp_before_bad")[0] == 65
+    assert restore(tenant, backup["file"], backup["sha256"], "erp_before_0000test")[0] == 0
+    assert sql(tenant, "SELECT to_regclass('later') IS NULL") == ["t"]
+    sql(tenant, "CREATE TABLE later (id int)")
+    code, told = restore(tenant, backup["file"], backup["sha256"], "erp_before_0000test")
+    assert (code, told.strip()) == (0, "dotmac-restore: done before")
+    assert sql(tenant, "SELECT to_regclass('later') IS NULL") == ["f"]
+    assert tenant.ask().json()["database"] is True
+
+
+def restore(tenant: Tenant, file: str, sha256: str, displaced: str) -> tuple[int, str]:
+    """Exit code and standard output."""
+    env = {
+        "PGHOST": "database", "PGUSER": "erp", "PGDATABASE": "postgres", "BACKUP_DIRECTORY": "/dumps",
+        "PGPASSWORD": tenant.credentials()["database-password"], "BACKUP_FILE": file, "BACKUP_SHA256": sha256,
+        "RESTORE_DATABASE": "erp", "RESTORE_DISPLACED": displaced,
+    }  # fmt: skip
+    variables = [part for name, value in env.items() for part in ("--env", f"{name}={value}")]
+    network, volume = f"dotmac-{NAME}", f"dotmac-{NAME}-backups:/dumps"
+    host = tenant.host
+    name = host.docker(
+        "run", "--detach", "--network", network, "--volume", volume, *variables, "--entrypoint", RESTORE_COMMAND[0],
+        releases.POSTGRESQL, *RESTORE_COMMAND[1:],
+    ).strip()  # fmt: skip
+    code = int(host.docker("wait", name).strip())
+    told = host.docker("logs", name)
+    host.docker("rm", name)
+    return code, told
