@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 from dotmac_operator import check, main
 from dotmac_operator.check import Result
 from dotmac_operator.cli import app
+from dotmac_operator.leader import LeadershipLost
+from dotmac_operator.leases import LeaseForbidden
 from dotmac_operator.settings import Settings
 
 RUNNER = CliRunner()
@@ -93,3 +95,40 @@ def test_check_counts_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "run", lambda settings: iter(results[:1]))
     done = RUNNER.invoke(app, ["check", "-n", "erp"])
     assert (done.exit_code, done.output.splitlines()[-1]) == (0, "all is well")
+
+
+def test_who_lost_the_lease_ends_with_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(settings: Settings) -> None:
+        raise LeadershipLost("pod-2 has taken the leader's Lease")
+
+    monkeypatch.setattr(main, "run", run)
+    done = RUNNER.invoke(app, ["run", "-n", "erp"])
+    assert (done.exit_code, done.output) == (1, "error: pod-2 has taken the leader's Lease\n")
+
+
+def test_a_right_that_is_missing_for_the_election_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run(settings: Settings) -> None:
+        raise LeaseForbidden("may not get leases in namespace erp")
+
+    monkeypatch.setattr(main, "run", run)
+    done = RUNNER.invoke(app, ["run", "-n", "erp"])
+    assert (done.exit_code, done.output) == (2, "error: may not get leases in namespace erp\n")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("LEASE_DURATION", "7"),
+        ("RENEW_DEADLINE", "10"),
+        ("RETRY_PERIOD", "6"),
+        ("RETRY_PERIOD", "0"),
+        ("NAME", "No_Name"),
+    ],
+)
+def test_times_that_two_leaders_could_fit_into_are_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(f"DOTMAC_OPERATOR_LEADER_ELECTION_{variable}", value)
+    done = RUNNER.invoke(app, ["run", "-n", "erp"])
+    assert done.exit_code == 2
+    assert "LEADER_ELECTION" in done.output
