@@ -82,49 +82,55 @@ keep() {
 }
 keep_durably() {
   rm -f "$dir/record.new"
-  if keep "$1" record.new; then mv -f "$dir/record.new" "$dir/record"; else keep "$1" record; fi ||
-    refuse "unavailable $dir cannot be written to"
+  if keep "$1" record.new; then
+    mv -f "$dir/record.new" "$dir/record"
+  else
+    rm -f "$dir/record.new"
+    [ -s "$dir/record" ] && keep "$1" record  # a full disk still lets a block be overwritten
+  fi || refuse "unavailable $dir cannot be written to"
   sync "$dir" 2>/dev/null || sync
 }
 (
   umask 007
-  flock 9 || refuse "unavailable no flock"
-  kept=0 owner= state=released
-  if [ -e "$dir/record" ]; then
-    read -r kept owner state <"$dir/record"
-    case $kept/$owner in /* | */ | *[!0-9]*/*) refuse "unavailable $dir/record is damaged: remove it" ;; esac
-  fi
-  if [ "$owner" != "$domain" ]; then
-    [ "$state" = released ] || refuse "elsewhere $owner $dir/record"
-  elif [ "$number" -lt "$kept" ]; then
-    refuse "refused $kept"
-  fi
-  read -r boot </proc/sys/kernel/random/boot_id
-  if [ "${1:-}" = --release ]; then keep_durably released; exit; fi
-  [ -d "$dir/channels" ] || mkdir "$dir/channels"
-  for file in "$dir"/channels/*; do
-    set -f
-    IFS=@
-    set -- ${file##*/}
-    unset IFS
-    [ $# = 5 ] || continue
-    pid=$3 since=$4 up=$5
-    if [ "$up" = "$boot" ] && started "$pid" && [ "$start" = "$since" ]; then
-      [ "$1@$2" != "$number@$domain" ] || continue
-      kill -9 "$pid" 2>/dev/null
-      tries=0
-      while started "$pid" && [ "$start" = "$since" ]; do
-        tries=$((tries + 1))
-        [ "$tries" -le 100 ] || refuse "unavailable process $pid of an earlier leader cannot be ended"
-        sleep 0.02 2>/dev/null || sleep 1
-      done
+  {
+    flock 9 || refuse "unavailable no flock"
+    kept=0 owner= state=released
+    if [ -e "$dir/record" ]; then
+      read -r kept owner state <"$dir/record"
+      case $kept/$owner in /* | */ | *[!0-9]*/*) refuse "unavailable $dir/record is damaged: remove it" ;; esac
     fi
-    rm -f "$file"
-  done
-  [ "$kept $owner $state" = "$number $domain held" ] || keep_durably held
-  started $$
-  : >"$dir/channels/$number@$domain@$$@$start@$boot" || refuse "unavailable $dir cannot be written to"
-) 9>>"$dir/lock" || exit 76
+    if [ "$owner" != "$domain" ]; then
+      [ "$state" = released ] || refuse "elsewhere $owner $dir/record"
+    elif [ "$number" -lt "$kept" ]; then
+      refuse "refused $kept"
+    fi
+    read -r boot </proc/sys/kernel/random/boot_id
+    if [ "${1:-}" = --release ]; then keep_durably released; exit; fi
+    [ -d "$dir/channels" ] || mkdir "$dir/channels"
+    for file in "$dir"/channels/*; do
+      set -f
+      IFS=@
+      set -- ${file##*/}
+      unset IFS
+      [ $# = 5 ] || continue
+      pid=$3 since=$4 up=$5
+      if [ "$up" = "$boot" ] && started "$pid" && [ "$start" = "$since" ]; then
+        [ "$1@$2" != "$number@$domain" ] || continue
+        kill -9 "$pid" 2>/dev/null
+        tries=0
+        while started "$pid" && [ "$start" = "$since" ]; do
+          tries=$((tries + 1))
+          [ "$tries" -le 100 ] || refuse "unavailable process $pid of an earlier leader cannot be ended"
+          sleep 0.02 2>/dev/null || sleep 1
+        done
+      fi
+      rm -f "$file"
+    done
+    [ "$kept $owner $state" = "$number $domain held" ] || keep_durably held
+    started $$
+    true >"$dir/channels/$number@$domain@$$@$start@$boot" || refuse "unavailable $dir cannot be written to"
+  } 9>>"$dir/lock" || refuse "unavailable $dir cannot be written to"
+) || exit 76
 [ "$1" != --release ] || exit 0
 exec "$@"
 """
