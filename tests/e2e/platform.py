@@ -22,6 +22,7 @@ from tests.kits.dockerhost import DockerHost
 from dotmac_local.demo.processes import CommandFailed
 
 HTTP_PORT, HTTPS_PORT = 8080, 8443
+DIAGNOSTICS_TOKEN = "e2e-" + "d" * 40
 POLL = 0.2
 """Seconds between two looks at a condition."""
 PLURALS = {"Server": "servers", "Instance": "instances", "Release": "releases", "InstanceClass": "instanceclasses"}
@@ -44,6 +45,8 @@ class Operator:
             # A host that was away is looked for again within seconds, so that tests need not wait out a minute.
             "DOTMAC_OPERATOR_BREAKER_SECONDS": "2",
             "DOTMAC_OPERATOR_METRICS_ADDRESS": "127.0.0.1:0",
+            "DOTMAC_OPERATOR_DIAGNOSTICS_ADDRESS": "127.0.0.1:0",
+            "DOTMAC_OPERATOR_DIAGNOSTICS_TOKEN": DIAGNOSTICS_TOKEN,
         }
 
     @property
@@ -107,6 +110,11 @@ class Operator:
         """What was logged about one Instance since a mark."""
         about = f"{NAMESPACE}/{instance}"
         return [str(line["message"]) for line in self.lines(since) if line.get("instance") == about]
+
+    def url(self, what: str) -> str:
+        """Where this start of it serves `metrics and health` or `diagnostics`."""
+        said = [str(line["message"]) for line in self.lines()]
+        return next(text.rpartition(" at ")[2] for text in reversed(said) if text.startswith(f"{what} at http://"))
 
     def tail(self, count: int = 40) -> str:
         shown = [line for line in self.lines() if line.get("level") != "DEBUG"][-count:]

@@ -14,7 +14,7 @@ READ_SECONDS = 20.0
 SIZE_SECONDS = 120.0
 """The engine walks through every file of every volume for their sizes."""
 SILENCE_SECONDS = 15.0
-LINE_LIMIT = 64 * 1024
+LINE_LIMIT = 32 * 1024
 """Bytes of one line; the rest of a longer one is dropped."""
 OVERLAP = 16 * 1024
 """Bytes beyond the limit that are kept until the line was masked, so that no secret is cut in half by the limit."""

@@ -9,6 +9,7 @@ from tests.kits.diagnosed import BASE, Site, line
 from tests.kits.fakes import unreachable
 
 from dotmac_operator.core import names
+from dotmac_operator.hosts.diagnostics import LINE_LIMIT
 from dotmac_operator.hosts.port import HostUnreachable
 from dotmac_operator.reconcile.ports import ClusterError
 from dotmac_operator.serving import diagnostics as module
@@ -134,7 +135,7 @@ async def test_secrets_are_masked_in_every_form_that_programs_print(site: Site) 
             line(2, "login p%22ss%2Fw%26rd"),
             line(3, json.dumps({"password": 'p"ss/w&rd'})),
             line(4, "MIIEvQIBADANBgkqhkiG9w0BAQ"),
-            line(5, "x" * (64 * 1024 - 5) + password),
+            line(5, "x" * (LINE_LIMIT - 5) + password),
         ]
     }
     answer = await site.get(f"{BASE}/logs")
@@ -142,7 +143,7 @@ async def test_secrets_are_masked_in_every_form_that_programs_print(site: Site) 
     assert told.count("***") >= 4
     for secret in (password, password[:5] + password[5:], "p%22ss", 'p\\"ss', "MIIEvQ", "x" * 100 + password[:5]):
         assert secret not in told
-    assert max(len(made["line"]) for made in (json.loads(text) for text in told.splitlines())) <= 64 * 1024
+    assert max(len(made["line"]) for made in (json.loads(text) for text in told.splitlines())) <= LINE_LIMIT
 
 
 async def test_no_line_is_told_when_the_secrets_cannot_be_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
