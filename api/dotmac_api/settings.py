@@ -9,14 +9,14 @@ from collections import Counter
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from dotmac_api.domains.specs import SPECS, Value, ValueRefused
@@ -47,9 +47,7 @@ def _check_ed25519(kid: str, pem: str) -> None:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         fit = False
     if not fit:
-        raise ValueError(
-            f"jwt_keys: key {kid!r} is no Ed25519 private key; make one with `openssl genpkey -algorithm ed25519`"
-        )
+        raise ValueError(f"key {kid!r} is no Ed25519 private key; make one with `openssl genpkey -algorithm ed25519`")
 
 
 class Settings(BaseSettings):
@@ -178,25 +176,31 @@ class Settings(BaseSettings):
             raise ValueError(f"needs {', '.join(missing)}; install the extra: pip install 'dotmac-operator[telemetry]'")
         return value
 
-    @model_validator(mode="after")
-    def _signing_keys(self) -> Self:
-        for kid, key in self.signing_keys.items():
+    @field_validator("jwt_keys")
+    @classmethod
+    def _signing_keys(cls, value: SecretStr) -> SecretStr:
+        for kid, key in _keys(value).items():
             if key.startswith("-----BEGIN"):
                 _check_ed25519(kid, key)
             elif reason := _weak(key):
-                raise ValueError(f"jwt_keys: key {kid!r} {reason}; make one with `openssl rand -base64 48`")
-        return self
+                raise ValueError(f"key {kid!r} {reason}; make one with `openssl rand -base64 48`")
+        return value
 
     @cached_property
     def signing_keys(self) -> dict[str, str]:
-        """kid -> key text, the signing one first. Raises ValueError when it is not such an object."""
-        try:
-            keys = json.loads(self.jwt_keys.get_secret_value())
-        except ValueError:
-            keys = None
-        if not isinstance(keys, dict) or not keys or not all(isinstance(v, str) and k for k, v in keys.items()):
-            raise ValueError('jwt_keys: must be a JSON object such as {"2026-11": "<key>"}')
-        return keys
+        """kid -> key text, the signing one first."""
+        return _keys(self.jwt_keys)
+
+
+def _keys(value: SecretStr) -> dict[str, str]:
+    """Raises ValueError for what is no object of texts."""
+    try:
+        keys = json.loads(value.get_secret_value())
+    except ValueError:
+        keys = None
+    if not isinstance(keys, dict) or not keys or not all(isinstance(v, str) and k for k, v in keys.items()):
+        raise ValueError('must be a JSON object such as {"2026-11": "<key>"}')
+    return keys
 
 
 def load_settings() -> Settings:

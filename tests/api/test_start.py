@@ -96,6 +96,20 @@ def test_a_weak_or_wrong_setting_is_named_and_not_shown(environment: pytest.Monk
         assert value not in str(refused.value)
 
 
+def test_everything_that_is_wrong_is_named_at_once(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DOTMAC_API_JWT_KEYS", '{"k1": "short"}')
+    environment.setenv("DOTMAC_API_API_KEY_PEPPER", "a" * 64)
+    environment.delenv("DOTMAC_API_REDIS_URL")
+    with pytest.raises(SettingsRefused) as refused:
+        load_settings()
+    for part in (
+        "DOTMAC_API_JWT_KEYS key 'k1' is shorter",
+        "API_KEY_PEPPER repeats",
+        "REDIS_URL is not set",
+    ):
+        assert part in str(refused.value)
+
+
 def test_tokens_of_an_older_key_count_until_it_is_removed() -> None:
     ed25519 = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     shared = random_key()

@@ -18,6 +18,7 @@ from tests.kits.controlplane import ControlPlane
 from tests.kits.controlplane import start as start_cluster
 from tests.kits.mirrored import Objects, differences, projecting, rows, until, until_equal
 from tests.kits.postgres import Postgres
+from tests.kits.redis import RedisServer
 from tests.kits.resources import condition, instance, plan, release, server
 
 from dotmac_api.mirror.models import CursorRow, InstanceRow, ServerRow, TransitionRow
@@ -298,6 +299,22 @@ async def test_a_replaced_kubernetes_is_noticed(
         await until(noticed)
         await rebuild(settings.model_copy(update={"kubeconfig": cluster.kubeconfig}), 20)
         await until_equal(engine, objects)
+
+
+async def test_the_mirror_and_reads_outlive_redis(
+    ready: httpx.AsyncClient, engine: AsyncEngine, objects: Objects, redis: RedisServer
+) -> None:
+    objects.create(server())
+    redis.stop()
+    try:
+        objects.create(instance("aa"))
+        await until_equal(engine, objects)
+        assert (await ready.get("/api/v1/instances")).json()["count"] == 1
+    finally:
+        redis.start()
+    objects.create(instance("bb"))
+    await until_equal(engine, objects)
+    assert (await ready.get("/api/v1/instances")).json()["count"] == 2
 
 
 async def test_readiness_tells_the_lag(ready: httpx.AsyncClient, engine: AsyncEngine, cluster: ControlPlane) -> None:
