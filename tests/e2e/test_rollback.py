@@ -1,4 +1,4 @@
-"""A migration that fails half-way on a real PostgreSQL: the database is set back, also after kill -9 of the operator."""
+"""A migration that fails half-way on a real PostgreSQL: the database is set back, also under kill -9."""
 
 import json
 from collections.abc import Iterator
