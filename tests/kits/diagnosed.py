@@ -71,6 +71,8 @@ class DiagnosedFake:
     sizings: int = 0
     slow: threading.Event | None = None
     """Measuring waits for it."""
+    hold: threading.Event | None = None
+    """Lists wait for it."""
     failure: HostError | None = None
     sampled: int = 0
 
@@ -79,6 +81,8 @@ class DiagnosedFake:
         return self
 
     def containers(self, labels: Sequence[str] = ()) -> list[ContainerFact]:
+        if self.hold is not None:
+            self.hold.wait(10)
         if self.failure is not None:
             raise self.failure
         return self.world.engine.containers(labels)

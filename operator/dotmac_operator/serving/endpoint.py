@@ -120,15 +120,25 @@ class Endpoint:
         if not self._bucket.take():
             raise Refused(429, "TooManyRequests", f"more than {RATE:.0f} requests in a second: slow down")
 
-    async def _answer[T](self, work: Callable[[], T]) -> T:
-        """Runs blocking work in one of our threads."""
+    async def _answer[T](self, work: Callable[[], T], unwanted: Callable[[T], None] = lambda _: None) -> T:
+        """Runs blocking work in one of our threads. `unwanted` gets what it made for a client that has left."""
         if self._waiting >= 2 * THREADS:
             raise Refused(429, "TooManyRequests", f"{self._waiting} requests are being answered: try again later")
         self._waiting += 1
+        loop = asyncio.get_running_loop()
+        job = self._pool.submit(work)
+        # Not when the client leaves: the thread is busy until the host has answered.
+        job.add_done_callback(lambda _: loop.call_soon_threadsafe(self._finished))
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        finally:
-            self._waiting -= 1
+            return await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            job.add_done_callback(
+                lambda done: None if done.cancelled() or done.exception() else unwanted(done.result())
+            )
+            raise
+
+    def _finished(self) -> None:
+        self._waiting -= 1
 
     # ---- what is answered
 
@@ -143,7 +153,8 @@ class Endpoint:
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         where, (asked, follow) = _where(request), _asked(request)
         if follow:
-            return await self._followed(request, await self._answer(lambda: self._diagnostics.follow(*where, asked)))
+            opened = await self._answer(lambda: self._diagnostics.follow(*where, asked), Follow.close)
+            return await self._followed(request, opened)
         lines, cut = await self._answer(lambda: self._diagnostics.logs(*where, asked))
         headers = {"X-Truncated": "true"} if cut else {}
         return web.Response(body=_ndjson(lines), content_type=NDJSON, headers=headers)

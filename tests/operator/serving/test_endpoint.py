@@ -203,6 +203,18 @@ async def test_streams_of_one_host_are_few_and_come_back(site: Site) -> None:
     again.close()
 
 
+async def test_a_client_that_leaves_before_the_answer_leaves_nothing_open(site: Site) -> None:
+    site.engine.hold = threading.Event()
+    asking = asyncio.create_task(site.get(f"{BASE}/logs", role="web", follow="true"))
+    await site.until(lambda: bool(site.pool.addresses))
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await asyncio.sleep(0.1)
+    site.engine.hold.set()
+    await site.until(lambda: bool(site.engine.streams) and site.engine.streams[-1].closed.is_set())
+    assert site.diagnostics._follows == {"tenants/host-1": 0}
+
+
 async def test_the_server_ends_while_logs_are_followed(site: Site) -> None:
     await site.get(f"{BASE}/logs", role="web", follow="true")
     await site.until(lambda: bool(site.engine.streams))
