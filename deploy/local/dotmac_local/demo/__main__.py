@@ -133,7 +133,7 @@ def start_operator(settings: Settings) -> Settings:
     with part("the operator", f"see {OPERATOR.log}; `dotmac-operator check` names what is missing"):
         running = OPERATOR.pid() is not None
         if not running:
-            settings = settings.with_free_ports("diagnostics_port")
+            settings = settings.with_free_ports("diagnostics_port", "metrics_port")
             settings.save()
         environment = {**os.environ, "KUBECONFIG": str(settings.kubeconfig_path)}
         environment |= facade.operator_environment(settings)

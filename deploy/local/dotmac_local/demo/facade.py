@@ -77,8 +77,9 @@ def url(settings: Settings) -> str:
 
 
 def operator_environment(settings: Settings) -> dict[str, str]:
-    """What the operator needs to answer the facade's questions for logs."""
+    """What the operator needs to answer the facade's questions for logs, on ports of this demo's own."""
     return {
+        "DOTMAC_OPERATOR_METRICS_ADDRESS": f"{ADDRESS}:{settings.metrics_port}",
         "DOTMAC_OPERATOR_DIAGNOSTICS_ADDRESS": f"{ADDRESS}:{settings.diagnostics_port}",
         "DOTMAC_OPERATOR_DIAGNOSTICS_TOKEN": Secrets.load().operator_token,
     }

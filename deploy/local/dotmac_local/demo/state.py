@@ -21,7 +21,16 @@ IDENTITY = hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]
 RUNTIME = Path("/run/dotmac-demo") / IDENTITY
 USER = f"dotmac-{IDENTITY}"
 """The unprivileged user that the operator logs in as, and the group of our own dockerd's socket."""
-PORTS = ("ssh_port", "http_port", "https_port", "api_port", "diagnostics_port", "postgres_port", "redis_port")
+PORTS = (
+    "ssh_port",
+    "http_port",
+    "https_port",
+    "api_port",
+    "diagnostics_port",
+    "metrics_port",
+    "postgres_port",
+    "redis_port",
+)
 _FILE = DIRECTORY / "settings.json"
 
 
@@ -38,6 +47,8 @@ class Settings:
     api_port: int = 8000
     diagnostics_port: int = 8001
     """Of the operator's diagnostics, which the facade asks for logs."""
+    metrics_port: int = 8081
+    """Of the operator's /metrics, /healthz and /readyz."""
     postgres_port: int = 15432
     redis_port: int = 16379
     kubeconfig: str = ""
