@@ -33,6 +33,7 @@ class InstancePages:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
         self._newest = Batch(self._ask_newest)
+        self._seen = 0
         self._pages: OrderedDict[Hashable, tuple[int, asyncio.Task[bytes]]] = OrderedDict()
         self._rows: OrderedDict[RowKey, bytes] = OrderedDict()
 
@@ -63,6 +64,11 @@ class InstancePages:
     async def _ask_newest(self, questions: list[None]) -> list[int]:
         async with self._sessions() as session:
             newest = await session.scalar(select(func.max(InstanceRow.change))) or 0
+        if newest < self._seen:
+            # Numbers only grow, unless the database was set back: then one may come again for something else.
+            self._pages.clear()
+            self._rows.clear()
+        self._seen = newest
         return [newest] * len(questions)
 
     async def _make(self, query: Select[InstanceRow], page: Slice) -> bytes:
