@@ -161,6 +161,8 @@ class KubeLeases:
                 if isinstance(absent, LeaseError):
                     raise absent from None
                 return absent  # type: ignore[return-value]
+            if error.status == 404:
+                raise LeaseError(f"namespace {self._name.namespace} of the leader's Lease does not exist") from None
             if error.status == 409:
                 raise LeaseConflict(f"Lease {self._name} was written by somebody else") from None
             if error.status == 403:

@@ -13,7 +13,7 @@ from kubernetes import client
 from tests.conformance.target import Target, find_target
 
 from dotmac_operator.leader import Election, Surroundings, Timing, number_of
-from dotmac_operator.leases import KubeLeases, LeaseConflict, LeaseForbidden, LeaseName
+from dotmac_operator.leases import KubeLeases, LeaseConflict, LeaseError, LeaseForbidden, LeaseName
 
 NAMESPACE = "dotmac-election"
 NAME = LeaseName(NAMESPACE, "dotmac-operator")
@@ -68,7 +68,7 @@ def connect(admin: httpx.Client, target: Target, tmp_path: Path) -> Callable[...
         configuration.host, configuration.ssl_ca_cert = target.url, str(tmp_path / "ca.crt")
         configuration.api_key, configuration.api_key_prefix = {"authorization": token}, {"authorization": "Bearer"}
         leases = KubeLeases(client.ApiClient(configuration), NAME, timeout)
-        if rules:
+        if any("leases" in rule["resources"] for rule in rules):
             deadline = time.monotonic() + 5
             while time.monotonic() < deadline:  # an authorizer learns of a new role a moment later
                 try:
@@ -116,6 +116,17 @@ def test_a_lease_that_is_gone_is_no_longer_ours(connect, admin):
         leases.replace(made)
 
 
+def test_a_namespace_that_is_not_there_is_named(target, tmp_path):
+    (tmp_path / "ca.crt").write_text(target.ca)
+    configuration = client.Configuration()
+    configuration.host, configuration.ssl_ca_cert = target.url, str(tmp_path / "ca.crt")
+    configuration.api_key, configuration.api_key_prefix = {"authorization": target.token}, {"authorization": "Bearer"}
+    leases = KubeLeases(client.ApiClient(configuration), LeaseName("no-such-place", NAME.name), 5.0)
+    assert leases.read() is None
+    with pytest.raises(LeaseError, match="no-such-place"):
+        leases.create("one", 10.0)
+
+
 def test_what_others_keep_in_it_stays(connect, admin):
     leases = connect()
     leases.create("one", 10.0)
@@ -141,6 +152,7 @@ def test_its_domain_is_the_clusters_where_that_may_be_read_else_the_namespaces(c
         connect(ROLE[:2]).domain()
 
 
+@pytest.mark.slow
 def test_two_operators_elect_one_and_the_other_takes_over(connect, admin):
     def operator(name: str) -> Election:
         made = Election(connect(), name, QUICK, Surroundings(ended=lambda holder: False))
