@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dotmac_operator.core import lifecycle, names, proxy
-from dotmac_operator.core.actions import Action, ConnectNetwork, RemoveContainer, RenameContainer, SetRoute
+from dotmac_operator.core.actions import Action, ConnectNetwork, RemoveContainer, SetRoute
 from dotmac_operator.core.conditions import rfc3339
 from dotmac_operator.core.digest import digest
 from dotmac_operator.core.proxy import Route
-from dotmac_operator.core.repair import revive
+from dotmac_operator.core.rollback import lost, serve_again
 from dotmac_operator.core.view import View
 
 APPROVAL, WINDOW = "ApprovalNeeded", "WaitingForWindow"
@@ -72,7 +72,9 @@ def hold(view: View, name: str) -> Hold | None:
         other = f" (it carries {policy.approved[:64]!r}, which is another plan)" if policy.approved else ""
         message = f"the plan waits for its approval: annotate the Instance with {names.APPROVE}={name}{other}"
         return Hold(APPROVAL, message, until)
-    if until is None or _lost(view):
+    # A container of what serves is gone, and the spec that it was made from is not known any more: the change itself is
+    # the repair then, and repairs do not wait.
+    if until is None or lost(view):
         return None
     message = (
         f"the plan waits for the maintenance window that begins at {rfc3339(until)}; to make it now, annotate the "
@@ -81,25 +83,13 @@ def hold(view: View, name: str) -> Hold | None:
     return Hold(WINDOW, message, until)
 
 
-def _lost(view: View) -> bool:
-    """Whether a container of what serves is gone. It cannot be made again as it was, because the spec has changed; so
-    the change itself is the repair, and repairs do not wait."""
-    there = {view.made_name(container) for container in view.containers}
-    return not set(view.record.serving or ()) <= there
-
-
 def keep(view: View) -> tuple[Action, ...]:
-    """Repairs of what serves while the change waits, as far as they need no spec; empty when all is well."""
+    """Repairs of what serves while the change waits; empty when all is well."""
     return tuple(_keep(view))
 
 
 def _keep(view: View) -> Iterator[Action]:
-    for container in view.containers:
-        if view.served_once(container):
-            name = view.made_name(container)
-            if container.name != name:
-                yield RenameContainer(f"{container.labels.get(names.ROLE)} was renamed", container.name, name)
-            yield from revive(name, container, view.desired.network)
+    yield from serve_again(view)
     if view.proxy is None or not view.proxy.running:
         return
     if view.network(view.desired.network) is not None and view.desired.network not in view.proxy.networks:

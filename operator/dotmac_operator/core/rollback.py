@@ -40,7 +40,7 @@ def undo(view: View) -> tuple[Action, ...]:
         return ()  # nothing else could serve, so what there is stays for somebody to look at
     if _restoring(view):
         return ()
-    return (*_database_back(view), *_start_again(view), *_route_back(view), *_remove_new(view))
+    return (*_database_back(view), *serve_again(view), *_route_back(view), *_remove_new(view))
 
 
 def database(view: View) -> Verdict:
@@ -105,7 +105,8 @@ def _database_back(view: View) -> Iterator[Action]:
             yield RemoveContainer(FAILED, new.name, grace=60)
 
 
-def _start_again(view: View) -> Iterator[Action]:
+def serve_again(view: View) -> Iterator[Action]:
+    """What the containers that were verified last need to run, as far as it is known what they were made from."""
     yield from infra.missing_network(view)
     for name, spec in _lost(view):
         yield RunContainer(f"{BACK}, and {name} is gone", view.pinned(spec))

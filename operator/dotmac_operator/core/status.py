@@ -381,12 +381,15 @@ def _stopped_aspects(view: View, plan: Plan) -> Iterator[Condition]:
 
 
 def _held_aspects(view: View) -> Iterator[Condition]:
-    """Of what serves meanwhile; its spec is not known any more, but Docker tells how it is."""
+    """Of what serves meanwhile; its spec may not be known any more, but Docker tells how it is."""
     database = view.of_role(names.DATABASE)
     apps = [c for c in view.containers if names.is_app(c.labels) and view.served_once(c)]
-    for type_, parts in (("DatabaseReady", database), ("AppHealthy", apps)):
-        well = bool(parts) and all(c.running and c.health in ("", "healthy") for c in parts)
-        yield condition(type_, well, "Healthy" if well else "NotHealthy")
+    lost = sorted(set(view.record.serving or ()) - {view.made_name(c) for c in view.containers})
+    for type_, parts, gone in (("DatabaseReady", database, []), ("AppHealthy", apps, lost)):
+        ill = [f"{c.name} is {c.health or c.state}" for c in parts if not c.running or c.health not in ("", "healthy")]
+        ill += [f"{name} is gone" for name in gone]
+        well = bool(parts) and not ill
+        yield condition(type_, well, "Healthy" if well else "NotHealthy", ", ".join(ill[:5]))
     routed = view.route is not None and proxy.same(view.route, serving_route(view) or view.desired.route)
     yield condition("RouteReady", routed, "Routed" if routed else "NotRouted")
     yield condition("InSync", False, "Differs")

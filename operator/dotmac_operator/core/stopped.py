@@ -31,7 +31,7 @@ def check(view: View) -> tuple[tuple[str, Verdict], ...]:
         ("route", _page(view, reason)),
         ("migrate", _one_shots(view)),
         ("start", apps(view, reason)),
-        ("backup", backup.final(view, occasion(view)) if archived else skipped("the data stays where it is")),
+        ("backup", _last_dump(view) if archived else skipped("the data stays where it is")),
         ("infra", _cleared(view, reason) if archived else _servers(view, reason)),
     ]
     idle = skipped(reason)
@@ -46,6 +46,14 @@ def page_route(view: View, page: str) -> Route:
 def occasion(view: View) -> str:
     """Another one each time that the Instance is archived: between two of them lies an edit of its state."""
     return f"archived {view.desired.tenant.generation}"
+
+
+def _last_dump(view: View) -> Verdict:
+    made = backup.final(view, occasion(view))
+    if made.state != "failed":
+        return made
+    hint = "nothing is taken away without it: mend the database, or set spec.state to Suspended"
+    return replace(made, message=f"{made.message}; {hint}")
 
 
 def _page(view: View, reason: str) -> Verdict:

@@ -89,7 +89,7 @@ class View:
     policy: Policy = Policy()
 
     before: Desired | None = None
-    """What the Release that serves asks for, while a change of it has failed; None when that is not known any more."""
+    """What the Release that serves asks for, while a change of it waits or has failed; None when it is not known."""
     token: str = ""
     """The last value of the annotation that asks for another try."""
 

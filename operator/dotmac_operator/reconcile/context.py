@@ -117,16 +117,16 @@ class Contexts:
         )
         values = [*(credentials or {}).values(), *(v for content in present.values() for v in content.values())]
         made = desired.build(inputs)
-        return Context(
-            instance, spec, server, made, credentials, frozenset(values), rules, self._before(instance, inputs)
-        )
+        may_wait = instance.status.failure is not None or rules.approval or bool(rules.windows)
+        before = self._before(instance, inputs) if may_wait else None
+        return Context(instance, spec, server, made, credentials, frozenset(values), rules, before)
 
     def _before(self, instance: Instance, inputs: Inputs) -> Desired | None:
         """What the Release that serves asks for, by the present spec: from it a lost container can be made again, if
         its hash shows that nothing else of the spec has changed."""
         progress = instance.status.release
         current = progress.current if progress else None
-        if instance.status.failure is None or current is None or current == inputs.release_name:
+        if current is None or current == inputs.release_name:
             return None
         found = self._store.release(current)
         if found is None or found.spec is None:

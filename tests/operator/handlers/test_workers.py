@@ -128,6 +128,7 @@ def test_backoff_doubles_up_to_its_most() -> None:
             assert usual * 0.8 <= delay <= usual * 1.2
         assert workers._delay(Outcome(after=3.0), 0) == 3.0
         assert 480 <= workers._delay(DONE, 0) <= 720
+        assert 480 <= workers._delay(Outcome(after=30 * 86400.0), 0) <= 720, "a wait of days is no reason to look away"
 
 
 async def test_outcomes_say_when_to_look_again(start: Start) -> None:

@@ -699,14 +699,36 @@ def test_drift_is_repaired_while_a_change_waits(how: str) -> None:
     assert world.status()["release"]["current"] == "erp-1"
 
 
+@pytest.mark.parametrize("role", ["web", "database"])
+def test_what_serves_is_made_again_from_its_release_while_another_waits(role: str) -> None:
+    world = deployed(maintenanceWindows=NIGHT)
+    before = set(ids(world))
+    upgrade(world)
+    world.settle()
+    del world.engine.containers_[world.engine.of(role)[0].name]
+    later(world)
+    assert (set(ids(world)), states(world), world.engine.served(DOMAIN)) == (before, RUNNING, 200)
+    assert (world.status()["release"]["current"], world.status()["nextWindow"]) == ("erp-1", TONIGHT)
+
+
 def test_a_change_is_the_repair_of_what_cannot_be_made_again() -> None:
     """The old container is gone, and so is the spec that it was made from: waiting would keep the tenant down."""
     world = deployed(maintenanceWindows=NIGHT)
-    upgrade(world)
-    world.settle()
+    edited(world, env=[{"name": "A", "value": "b"}])
+    assert world.condition("Ready")[1] == "WaitingForWindow"
     del world.engine.containers_[world.engine.of("web")[0].name]
     later(world)
-    assert (world.status()["release"]["current"], world.engine.served(DOMAIN)) == ("erp-2", 200)
+    assert (world.engine.of("web")[0].env["A"], world.engine.served(DOMAIN)) == ("b", 200)
+    assert summary(world)[0] == "Running"
+
+
+def test_an_approval_does_not_yield_to_a_loss() -> None:
+    world = deployed(approval="Required")
+    edited(world, env=[{"name": "A", "value": "b"}])
+    del world.engine.containers_[world.engine.of("web")[0].name]
+    later(world)
+    assert world.condition("ApprovalNeeded")[0] == "True"
+    assert (world.engine.of("web"), world.condition("AppHealthy")[0]) == ([], "False")
 
 
 def test_the_domain_stays_with_the_old_version_while_the_change_waits() -> None:
