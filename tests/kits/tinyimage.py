@@ -15,14 +15,33 @@ FILES = {"etc/passwd": b"root:x:0:0:root:/:/bin/sh\n", "etc/motd": b"hello\n", "
 LINKS = {"etc/link": "motd", "etc/far": "../etc/link", "etc/loop": "loop", "etc/broken": "nowhere"}
 
 
+PLAIN_TAG = "dotmac/plain:1"
+PLAIN = {
+    "bin/pg_isready": b"#!/bin/sh\n",
+    "bin/redis-server": b"#!/bin/sh\ntrap 'exit 0' TERM\nsleep 100000 & wait\n",
+    "bin/redis-cli": b"#!/bin/sh\n",
+    "bin/grep": b"#!/bin/sh\n",
+}
+"""What the operator asks of a database and a cache, answered at once by an image that only sleeps."""
+
+
 def ensure_tiny_image(host: DockerHost) -> str:
     """Imports the image unless the engine has it; its tag."""
-    if TAG not in host.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split():
-        host.docker("import", "-", TAG, data=_archive())
-    return TAG
+    return _ensure(host, TAG, FILES)
 
 
-def _archive() -> bytes:
+def ensure_plain_image(host: DockerHost) -> str:
+    """An image whose containers sleep, and pass for a healthy database or cache."""
+    return _ensure(host, PLAIN_TAG, FILES | PLAIN, "--change", 'CMD ["redis-server"]')
+
+
+def _ensure(host: DockerHost, tag: str, files: dict[str, bytes], *options: str) -> str:
+    if tag not in host.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split():
+        host.docker("import", *options, "-", tag, data=_archive(files))
+    return tag
+
+
+def _archive(files: dict[str, bytes]) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         for directory in ("bin", "etc", "tmp", "proc", "sys", "dev"):
@@ -33,7 +52,7 @@ def _archive() -> bytes:
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname = tarfile.SYMTYPE, target
             tar.addfile(entry)
-        for name, content in (*FILES.items(), *_programs().items()):
+        for name, content in (*files.items(), *_programs().items()):
             entry = tarfile.TarInfo(name)
             entry.mode, entry.size = 0o755, len(content)
             tar.addfile(entry, io.BytesIO(content))
