@@ -51,7 +51,7 @@ async def run(settings: Settings, ready: asyncio.Event | None = None) -> None:
     workers = Workers(passes, pool, settings.resync, metrics)
     routing = Routing(store, workers.wake)
     ssh = SshSettings(breaker_failures=settings.breaker_failures, breaker_seconds=settings.breaker_seconds)
-    hosts = Hosts(SshHostPool(ssh, metrics.host_called, election), routing.docker)
+    hosts = Hosts(SshHostPool(ssh, metrics.host_called, election), routing.docker, parallel=4)
     passes.update(_passes(store, cluster, hosts, routing, workers, metrics))
     registry = kopf.OperatorRegistry()
     Watch(store, routing, workers, seen.take).register(registry)

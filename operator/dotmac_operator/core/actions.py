@@ -1,8 +1,9 @@
 """What a step wants done, as data. The reconciler executes it; nothing here touches a host."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dotmac_operator.core.container import ContainerSpec, RemoteCheck
+from dotmac_operator.core.container import ContainerSpec, ExecCheck, RemoteCheck
 from dotmac_operator.core.desired import GeneratedKey
 from dotmac_operator.core.proxy import Config, Route
 
@@ -185,6 +186,18 @@ class ProbeContainer(Action):
 
 
 @dataclass(frozen=True)
+class ProbeInside(Action):
+    """Run a container's health check at once, in place of waiting for Docker's first one."""
+
+    name: str
+    check: ExecCheck
+
+    @property
+    def text(self) -> str:
+        return f"probe {self.name} by its own check"
+
+
+@dataclass(frozen=True)
 class CountConnections(Action):
     """Ask the proxy how many requests it has open to a container; the answer becomes a fact of the next observation."""
 
@@ -256,3 +269,28 @@ class RecordBackup(Action):
     @property
     def text(self) -> str:
         return f"record backup {self.file}"
+
+
+_TOGETHER: tuple[tuple[type[Action], ...], ...] = (
+    (CreateNetwork, CreateVolume),
+    (RunContainer, StartContainer),
+    (RemoveContainer,),
+    (PullImage,),
+    (ProbeContainer, ProbeInside, CountConnections),
+)
+"""Kinds of which one action never needs another one of the same step to be done before it."""
+
+
+def batches(actions: Sequence[Action]) -> Iterator[list[Action]]:
+    """The actions in their order, with neighbours that do not need each other put together."""
+    batch: list[Action] = []
+    kinds: tuple[type[Action], ...] = ()
+    for action in actions:
+        if batch and not isinstance(action, kinds):
+            yield batch
+            batch = []
+        if not batch:
+            kinds = next((group for group in _TOGETHER if isinstance(action, group)), ())
+        batch.append(action)
+    if batch:
+        yield batch

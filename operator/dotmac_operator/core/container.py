@@ -36,6 +36,11 @@ class ExecCheck:
     retries: int = 10
     start_period: int = 60
 
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """What Docker runs for it."""
+        return ("/bin/sh", "-c", *self.test[1:]) if self.test[0] == "CMD-SHELL" else self.test[1:]
+
 
 @dataclass(frozen=True)
 class RemoteCheck:

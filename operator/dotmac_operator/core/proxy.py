@@ -18,7 +18,7 @@ from dotmac_operator.core.digest import digest
 
 type Config = dict[str, Any]
 
-SHUTDOWN_DELAY = 2
+SHUTDOWN_DELAY = 1
 """Seconds between the moment a new configuration serves and the moment the connections that idle under the old one are
 closed. Until then every answer under the old one says `Connection: close`, so that no client that asks more often than
 this is cut while it asks. See ADR 0020."""
@@ -107,8 +107,9 @@ def turn_of(config: Config | None) -> int:
 def turned(config: Config) -> Config:
     """`config` such that the one before it takes leave of its clients.
 
-    Caddy waits `shutdown_delay` only when the new configuration listens to fewer addresses than the old one. So each
-    server has one more, a socket that nobody uses, which changes its name. Source: Caddy, App.Stop of caddyhttp.
+    Caddy means to wait `shutdown_delay` only when an address of the old configuration is listened to no more (2.6 waits
+    always). So each server has one more, a socket that nobody uses, which changes its name.
+    Source: caddyhttp, App.Stop.
     """
     made = copy.deepcopy(config)
     turn = 1 - turn_of(config)

@@ -257,7 +257,7 @@ class View:
         if not container.running:
             return container.state
         if isinstance(spec.check, ExecCheck):
-            return container.health or "starting"
+            return self._probed(container) if container.health in ("", "starting") else container.health
         if isinstance(spec.check, RemoteCheck):
             return self._probed(container)
         return "healthy"

@@ -4,7 +4,9 @@ import logging
 import re
 import secrets
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +21,7 @@ from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import Conflict, Engine, EngineError, HostError, NotFound, Progress
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.ports import Cluster, ObjectRef
+from dotmac_operator.reconcile.routing import Change, ProxyRefused
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +57,6 @@ class DataVolumeMissing(HostError):
 
 class Overtaken(Exception):
     """What was planned cannot be done any more, because somebody else was faster: plan again."""
-
-
-class ProxyRefused(HostError):
-    """The proxy did not take its configuration."""
-
-    reason = "ProxyRefused"
 
 
 @dataclass
@@ -117,6 +114,22 @@ class Executor:
             if not isinstance(action, _LOOKS):
                 inventory.invalidate(action.name if isinstance(action, do.UpdateLimits) else "")
 
+    def run_all(self, actions: Sequence[do.Action], inventory: Inventory, results: Results) -> None:
+        """Carries out actions in their order; those that do not need each other at the same time.
+
+        Raises:
+            HostError: as `run`, once nothing runs any more.
+        """
+        for batch in do.batches(actions):
+            if len(batch) == 1 or self._hosts.parallel == 1:
+                for action in batch:
+                    self.run(action, inventory, results)
+                continue
+            with ThreadPoolExecutor(min(len(batch), self._hosts.parallel), thread_name_prefix="action") as pool:
+                begun = [pool.submit(copy_context().run, self.run, action, inventory, results) for action in batch]
+            for future in begun:
+                future.result()
+
     def _dispatch(self, action: do.Action, inventory: Inventory, results: Results) -> None:
         engine = inventory.host.engine
         simple = _SIMPLE.get(type(action))
@@ -131,6 +144,8 @@ class Executor:
             run_container(engine, action.container)
         elif isinstance(action, do.ProbeContainer):
             results.probes[action.name] = _probe(inventory, action)
+        elif isinstance(action, do.ProbeInside):
+            results.probes[action.name] = _probe_inside(engine, action)
         elif isinstance(action, do.CountConnections):
             table = proxy_connections(engine)
             results.open_requests[action.name] = connections.open_requests(table, action.address, action.port)
@@ -147,15 +162,22 @@ class Executor:
         else:
             raise TypeError(f"no way to carry out {type(action).__name__}")
 
-    def _change_proxy(self, inventory: Inventory, change: Callable[[proxy.Config], proxy.Config]) -> None:
+    def _change_proxy(self, inventory: Inventory, change: Change) -> None:
         """Reads, changes and loads the configuration; one at a time for each host, so that no route is lost."""
         engine = inventory.host.engine
-        with self._hosts.routing(self._site.server_key):
+
+        def load(changes: list[Change]) -> None:
             try:
                 current = proxy.parse(engine.read_file(names.PROXY_CONTAINER, proxy.AUTOSAVE).decode())
             except NotFound:
                 current = None
-            load_proxy(engine, change(current or proxy.base_config(self._site.proxy)))
+            made = current or proxy.base_config(self._site.proxy)
+            for one in changes:
+                made = one(made)
+            if made != current:
+                load_proxy(engine, made)
+
+        self._hosts.routing(self._site.server_key).apply(change, load)
 
     def _verify(self, inventory: Inventory, action: do.VerifyRoute) -> tuple[bool, str]:
         bind = self._site.proxy.bind_address
@@ -221,12 +243,10 @@ def proxy_connections(engine: Engine) -> str:
 def load_proxy(engine: Engine, config: proxy.Config) -> None:
     """Loads a whole configuration, which the proxy takes or refuses as one.
 
-    Clients that hold a connection are told to open another one, which takes `proxy.SHUTDOWN_DELAY` seconds; a proxy
-    that nobody is connected to switches at once.
+    It serves at once; `proxy.SHUTDOWN_DELAY` seconds later the clients of the old one are gone, and this returns.
     """
-    if connections.clients(proxy_connections(engine)) != 0:
-        config = proxy.turned(config)
-    result = engine.exec(names.PROXY_CONTAINER, proxy.RELOAD_ARGV, stdin=proxy.render(config), deadline=60.0)
+    made = proxy.render(proxy.turned(config))
+    result = engine.exec(names.PROXY_CONTAINER, proxy.RELOAD_ARGV, stdin=made, deadline=60.0)
     if result.exit_code != 0:
         told = result.stderr.decode(errors="replace").strip().splitlines()
         raise ProxyRefused(f"the proxy refused its configuration: {told[-1][:500] if told else result.exit_code}")
@@ -248,6 +268,16 @@ def _probe(inventory: Inventory, action: do.ProbeContainer) -> tuple[bool, str]:
     return status < 400, "" if status < 400 else f"{check.path} answered {status}"
 
 
+def _probe_inside(engine: Engine, action: do.ProbeInside) -> tuple[bool, str]:
+    try:
+        code = engine.exec(action.name, action.check.argv, deadline=action.check.timeout).exit_code
+    except HostError as error:
+        if not error.retryable:
+            raise
+        return False, str(error)
+    return code == 0, "" if code == 0 else f"its check ended with {code}"
+
+
 def _read_backup(engine: Engine, action: do.RecordBackup) -> tuple[str, str, int, str]:
     found = _BACKUP_LINE.search(engine.logs(action.container, tail=20).replace("\r", ""))
     if found is None:
@@ -267,7 +297,7 @@ def _create_network(engine: Engine, a: do.CreateNetwork) -> None:
         raise Overtaken(f"subnet {a.subnet} was taken meanwhile") from None
 
 
-_LOOKS = (do.ProbeContainer, do.CountConnections, do.VerifyRoute, do.GenerateSecrets, do.RecordBackup)
+_LOOKS = (do.ProbeContainer, do.ProbeInside, do.CountConnections, do.VerifyRoute, do.GenerateSecrets, do.RecordBackup)
 """Actions that change nothing on the host."""
 
 _SIMPLE: dict[type[do.Action], Callable[[Engine, Any], object]] = {

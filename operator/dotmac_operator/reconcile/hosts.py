@@ -10,6 +10,7 @@ from dotmac_operator.core.server import HostProblem
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostAddress, HostPool
 from dotmac_operator.reconcile.ports import Cluster
+from dotmac_operator.reconcile.routing import Routing
 from dotmac_operator.reconcile.store import Server
 
 OnEvent = Callable[[str, DockerEvent | None], None]
@@ -19,12 +20,14 @@ OnEvent = Callable[[str, DockerEvent | None], None]
 class Hosts:
     """Inventories by Server key. Thread-safe."""
 
-    def __init__(self, pool: HostPool, on_event: OnEvent) -> None:
+    def __init__(self, pool: HostPool, on_event: OnEvent, parallel: int = 1) -> None:
+        """`parallel` is how many actions of one Instance may run at a time, where one does not need another."""
+        self.parallel = parallel
         self._pool = pool
         self._on_event = on_event
         self._lock = threading.Lock()
         self._kept: dict[str, tuple[HostAddress, Inventory]] = {}
-        self._routing: dict[str, threading.Lock] = {}
+        self._routing: dict[str, Routing] = {}
 
     def attach(self, address: HostAddress) -> Inventory:
         """The inventory of this host; a new one when its address, user or keys have changed."""
@@ -49,10 +52,10 @@ class Hosts:
         with self._lock:
             return [(key, kept[1]) for key, kept in self._kept.items()]
 
-    def routing(self, key: str) -> threading.Lock:
-        """Held while a host's proxy configuration is read, changed and loaded."""
+    def routing(self, key: str) -> Routing:
+        """What orders the changes of a host's proxy configuration."""
         with self._lock:
-            return self._routing.setdefault(key, threading.Lock())
+            return self._routing.setdefault(key, Routing())
 
     def detach(self, key: str) -> None:
         with self._lock:

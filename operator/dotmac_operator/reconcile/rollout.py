@@ -287,8 +287,7 @@ class Rollout:
         executor = Executor(services.cluster, services.hosts, site, progress)
         results = Results()
         try:
-            for action in actions:
-                executor.run(action, inventory, results)
+            executor.run_all(actions, inventory, results)
         except Overtaken as moved:
             log.info("%s", moved)  # the rest was planned for what is no more; the next round plans anew
         return results

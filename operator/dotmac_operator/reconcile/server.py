@@ -112,7 +112,7 @@ class ServerReconciler:
         found: dict[str, str] = {}
         for _ in range(ROUNDS):
             facts = inventory.facts([image])
-            with self._hosts.routing(server.key):
+            with self._hosts.routing(server.key).lock:
                 actions = plan_proxy(spec, server.ref.uid, inventory.facts([image]))
                 if any(isinstance(action, LoadProxy) for action in actions):
                     inventory.invalidate()  # a route that was set since the last read must not be lost

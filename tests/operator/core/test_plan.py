@@ -38,14 +38,17 @@ from dotmac_operator.core.actions import (
     CreateVolume,
     GenerateSecrets,
     ProbeContainer,
+    ProbeInside,
     PullImage,
     RecordBackup,
     RemoveContainer,
     RunContainer,
     SetRoute,
     VerifyRoute,
+    batches,
 )
 from dotmac_operator.core.connections import OpenRequests
+from dotmac_operator.core.container import ExecCheck
 from dotmac_operator.core.desired import Desired
 from dotmac_operator.core.facts import HostFacts, NetworkFact, VolumeFact
 from dotmac_operator.core.plan import Plan, plan
@@ -149,9 +152,37 @@ WAITS: list[tuple[str, Facts, str, str]] = [
 ]
 
 
+def test_a_check_that_docker_has_not_made_yet_is_made_at_once() -> None:
+    """Docker's first check comes an interval after the start, which would be most of a deploy."""
+    facts = with_container(met_facts(DESIRED), DATABASE, health="starting")
+    name, verdict = current(met_view(facts=facts))
+    (probe,) = verdict.actions
+    assert isinstance(probe, ProbeInside) and isinstance(DATABASE.check, ExecCheck)
+    assert (name, probe.name, probe.check) == ("infra", DATABASE.name, DATABASE.check)
+    assert probe.check.argv[:2] == ("/bin/sh", "-c") and "pg_isready" in probe.check.argv[2]
+    for health, ok, met in (("starting", True, True), ("", True, True), ("unhealthy", True, False)):
+        seen = replace(healthy(DESIRED), probes={f"id-{DATABASE.name}": Probe(ok, NOW), **healthy(DESIRED).probes})
+        view = met_view(facts=with_container(met_facts(DESIRED), DATABASE, health=health), memory=seen)
+        assert (plan(view).current is None) is met, "what Docker finds out goes before what was asked once"
+
+
+def test_only_actions_that_do_not_need_each_other_are_done_together() -> None:
+    network, volume = CreateNetwork("", "n", "10.0.0.0/27", ()), CreateVolume("", "v", ())
+    run, remove = RunContainer("", DATABASE), RemoveContainer("", "old")
+    route = SetRoute("", DESIRED.route)
+    assert list(batches([network, volume, run, RunContainer("", CACHE)])) == [
+        [network, volume],
+        [run, RunContainer("", CACHE)],
+    ]
+    assert list(batches([remove, run, remove, run])) == [[remove], [run], [remove], [run]]
+    assert list(batches([route, route, remove])) == [[route], [route], [remove]]
+    assert list(batches([])) == []
+
+
 @pytest.mark.parametrize(("why", "facts", "step", "words"), WAITS, ids=[row[0] for row in WAITS])
 def test_what_is_under_way_is_waited_for(why: str, facts: Facts, step: str, words: str) -> None:
-    name, verdict = current(met_view(facts=facts(met_facts(DESIRED)), record=DEPLOYING))
+    asked = replace(healthy(DESIRED), probes={f"id-{DATABASE.name}": Probe(False, NOW), **healthy(DESIRED).probes})
+    name, verdict = current(met_view(facts=facts(met_facts(DESIRED)), record=DEPLOYING, memory=asked))
     assert (name, verdict.state) == (step, "wait")
     assert words in verdict.message
     assert verdict.after > 0

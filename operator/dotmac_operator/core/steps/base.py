@@ -1,12 +1,20 @@
 """What a step answers when it is asked how far it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from dotmac_operator.core import names
-from dotmac_operator.core.actions import Action, RemoveContainer, RunContainer, StartContainer
-from dotmac_operator.core.container import ContainerSpec
+from dotmac_operator.core.actions import (
+    Action,
+    ProbeContainer,
+    ProbeInside,
+    RemoveContainer,
+    RunContainer,
+    StartContainer,
+)
+from dotmac_operator.core.container import ContainerSpec, ExecCheck, RemoteCheck
+from dotmac_operator.core.facts import ContainerFact
 from dotmac_operator.core.view import View
 
 State = Literal["met", "skipped", "act", "wait", "failed", "blocked"]
@@ -97,6 +105,22 @@ def _running(view: View, spec: ContainerSpec, timeout: int, failure: str, create
         return failed(failure, f"{spec.role} did not end within {timeout} s", spec.name)
     # No seconds in the message: it goes into the status, and a status that moves costs a write.
     return wait(f"{spec.role} runs (at most {timeout} s)", after=min(30.0, timeout - spent + 1.0))
+
+
+PROBE_EVERY = 1.0
+"""Seconds between two probes of a container that is not healthy yet."""
+
+
+def probes(view: View, spec: ContainerSpec, container: ContainerFact) -> Iterator[Action]:
+    """The probe of a container that is not known to work yet, when one is due."""
+    last = view.memory.probes.get(container.id)
+    if view.health(spec, container) != "starting" or (last is not None and view.now - last.at < PROBE_EVERY):
+        return
+    address = container.networks.get(view.desired.network, "")
+    if isinstance(spec.check, ExecCheck):
+        yield ProbeInside(f"{spec.role} has not answered yet", container.name, spec.check)
+    elif isinstance(spec.check, RemoteCheck) and address:
+        yield ProbeContainer(f"{spec.role} has not answered yet", container.name, address, spec.check)
 
 
 def leftovers(view: View, role: str, keep: str) -> tuple[RemoveContainer, ...]:

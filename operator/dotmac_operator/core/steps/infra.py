@@ -13,7 +13,18 @@ from dotmac_operator.core.actions import (
 from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.facts import ContainerFact
 from dotmac_operator.core.repair import repairs
-from dotmac_operator.core.steps.base import MET, Step, Verdict, act, blocked, failed, owner_labels, wait
+from dotmac_operator.core.steps.base import (
+    MET,
+    PROBE_EVERY,
+    Step,
+    Verdict,
+    act,
+    blocked,
+    failed,
+    owner_labels,
+    probes,
+    wait,
+)
 from dotmac_operator.core.subnets import PREFIX, free_subnet
 from dotmac_operator.core.view import View
 
@@ -77,6 +88,17 @@ def _why(view: View, spec: ContainerSpec) -> str:
 
 
 def _health(view: View) -> Verdict:
+    due = [
+        probe
+        for spec in view.desired.infrastructure
+        if (container := view.container(spec)) is not None
+        for probe in probes(view, spec, container)
+    ]
+    slow = _slow(view)
+    return act(*due) if due and slow.state == "wait" else slow
+
+
+def _slow(view: View) -> Verdict:
     for spec in view.desired.infrastructure:
         container = view.container(spec)
         if container is None:
@@ -94,7 +116,7 @@ def _starting(view: View, spec: ContainerSpec, container: ContainerFact, state: 
     since = view.memory.unhealthy_since.get(container.id, view.now)
     if view.now - since > DEADLINE:
         return failed("InfrastructureUnhealthy", f"{spec.role} is {state} for {DEADLINE:.0f} s", container.name)
-    return wait(f"{spec.role} is {state}", after=2.0)
+    return wait(f"{spec.role} is {state}", after=PROBE_EVERY)
 
 
 DEADLINE = 300.0

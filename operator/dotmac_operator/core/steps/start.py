@@ -3,15 +3,13 @@
 from collections.abc import Iterator
 
 from dotmac_operator.core import names
-from dotmac_operator.core.actions import Action, ProbeContainer, RemoveContainer, RunContainer
+from dotmac_operator.core.actions import Action, RemoveContainer, RunContainer
 from dotmac_operator.core.container import ContainerSpec, ExecCheck, RemoteCheck
 from dotmac_operator.core.facts import ContainerFact
 from dotmac_operator.core.repair import repairs
-from dotmac_operator.core.steps.base import MET, Step, Verdict, act, failed, wait
+from dotmac_operator.core.steps.base import MET, PROBE_EVERY, Step, Verdict, act, failed, probes, wait
 from dotmac_operator.core.view import View
 
-PROBE_EVERY = 1.0
-"""Seconds between two probes of a container that is not healthy yet."""
 SETTLE = 30
 """Seconds that a container without a health check may take to run at all."""
 
@@ -23,9 +21,9 @@ def check(view: View) -> Verdict:
     late = next(iter(_late(view)), None)
     if late is not None:
         return late
-    probes = list(_probes(view))
-    if probes:
-        return act(*probes)
+    due = list(_probes(view))
+    if due:
+        return act(*due)
     waiting = [(spec, container) for spec, container in _pairs(view) if view.health(spec, container) != "healthy"]
     if not waiting:
         return MET
@@ -55,12 +53,7 @@ def _missing(view: View) -> Iterator[Action]:
 
 def _probes(view: View) -> Iterator[Action]:
     for spec, container in _pairs(view):
-        if not isinstance(spec.check, RemoteCheck) or view.health(spec, container) != "starting":
-            continue
-        last = view.memory.probes.get(container.id)
-        address = container.networks.get(view.desired.network, "")
-        if address and (last is None or view.now - last.at >= PROBE_EVERY):
-            yield ProbeContainer(f"{spec.role} has not answered yet", container.name, address, spec.check)
+        yield from probes(view, spec, container)
 
 
 def _late(view: View) -> Iterator[Verdict]:
