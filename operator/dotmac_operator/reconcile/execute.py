@@ -288,13 +288,14 @@ def _read_backup(engine: Engine, action: do.RecordBackup) -> tuple[str, str, int
 def _create_network(engine: Engine, a: do.CreateNetwork) -> None:
     try:
         engine.create_network(a.name, a.subnet, dict(a.labels))
-    except Conflict:
-        log.debug("network %s exists", a.name)
     except EngineError as error:
         # Two Instances may choose the same free subnet at the same moment; the next observation shows another one.
-        if "overlap" not in str(error).lower():
+        # The engine says so as 403 or 409, whichever of its layers finds it first.
+        if "overlap" in str(error).lower() or "conflicts with network" in str(error).lower():
+            raise Overtaken(f"subnet {a.subnet} was taken meanwhile") from None
+        if not isinstance(error, Conflict):
             raise
-        raise Overtaken(f"subnet {a.subnet} was taken meanwhile") from None
+        log.debug("network %s exists", a.name)
 
 
 _LOOKS = (do.ProbeContainer, do.ProbeInside, do.CountConnections, do.VerifyRoute, do.GenerateSecrets, do.RecordBackup)

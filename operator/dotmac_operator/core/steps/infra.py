@@ -40,7 +40,7 @@ def check(view: View) -> Verdict:
 
 
 def _subnet(view: View) -> str | None:
-    return free_subnet(view.desired.network_pool, view.facts.networks)
+    return free_subnet(view.desired.network_pool, view.facts.networks, view.desired.network)
 
 
 def missing_network(view: View) -> Iterator[Action]:
