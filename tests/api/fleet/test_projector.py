@@ -215,16 +215,33 @@ async def test_projectors_are_killed_amid_changes(
             running.send_signal(signal.SIGKILL)
             await running.wait()
     async with projecting(guarded, cluster):
-        await asyncio.sleep(1)
+        await until(lambda: much_told(guarded), seconds=60)
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
         await until_equal(guarded, objects)
-    async with guarded.connect() as connection:
-        assert await connection.scalar(select(func.count()).select_from(TransitionRow)) > 20
+    await nothing_told_twice(guarded)
+
+
+async def much_told(engine: AsyncEngine) -> bool:
+    async with engine.connect() as connection:
+        return bool(await connection.scalar(select(func.count() > 20).select_from(TransitionRow)))
+
+
+async def nothing_told_twice(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
         twice = select(TransitionRow.uid).group_by(
             TransitionRow.uid, TransitionRow.event, TransitionRow.subject, TransitionRow.resource_version
         )
         assert (await connection.execute(twice.having(func.count() > 1))).all() == []
+
+
+async def end_leader(engine: AsyncEngine) -> None:
+    """The database ends the leader's session, as it does when the leader's machine is gone."""
+    query = "SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(f"{query} WHERE locktype = 'advisory' AND granted AND datname = current_database()")
+        )
 
 
 async def leads(engine: AsyncEngine) -> bool:
@@ -241,15 +258,28 @@ async def test_the_next_one_takes_over(engine: AsyncEngine, cluster: ControlPlan
         async with projecting(engine, cluster) as second:
             await asyncio.sleep(0.5)
             assert not second.leading
-            # The database ends the leader's session, as it does when the leader's machine is gone.
-            async with engine.begin() as connection:
-                await connection.execute(
-                    text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted")
-                )
+            await end_leader(engine)
             await until(lambda: first.leading != second.leading)
             objects.create(instance())
             await until_equal(engine, objects)
             assert first.leading != second.leading
+
+
+async def test_two_at_once_amid_changes_tell_everything_once(
+    guarded: AsyncEngine, cluster: ControlPlane, objects: Objects
+) -> None:
+    fleet(objects)
+    async with projecting(guarded, cluster) as one, projecting(guarded, cluster) as other:
+        work = asyncio.create_task(change(objects, 11, 10_000, pause=0.02))
+        for _ in range(3):
+            await until(lambda: one.leading != other.leading)
+            await asyncio.sleep(0.5)
+            await end_leader(guarded)
+        await until(lambda: much_told(guarded), seconds=60)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await until_equal(guarded, objects)
+    await nothing_told_twice(guarded)
 
 
 async def test_a_rebuild_mends_everything_without_a_gap(
