@@ -13,6 +13,7 @@ from dotmac_api.auth.opaque import KeyedHash
 from dotmac_api.auth.passwords import Passwords
 from dotmac_api.auth.tokens import TokenIssuer
 from dotmac_api.database import Sessions, make_engine, make_sessions
+from dotmac_api.diagnostics.operator import Operator
 from dotmac_api.domains.store import SettingsStore
 from dotmac_api.fleet import METRICS, Fleet, build_fleet
 from dotmac_api.metrics import Metrics
@@ -42,12 +43,14 @@ class Facade:
     limits: AuthLimits
     passwords: Passwords
     fleet: Fleet
+    operator: Operator
     metrics: Metrics = field(default_factory=Metrics)
     wake_scheduler: asyncio.Event = field(default_factory=asyncio.Event)
     checks: dict[str, ReadinessCheck] = field(default_factory=dict)
 
     async def close(self) -> None:
         self.passwords.close()
+        await self.operator.aclose()
         await self.redis.aclose()
         await self.engine.dispose()
         await self.side_engine.dispose()
@@ -86,6 +89,7 @@ def build_facade(settings: Settings) -> Facade:
         limits=AuthLimits(settings, domains),
         passwords=Passwords(settings.password_hash_concurrency),
         fleet=fleet,
+        operator=Operator(settings.operator_url, settings.operator_token),
     )
 
     async def database() -> dict[str, object]:

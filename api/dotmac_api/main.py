@@ -14,6 +14,7 @@ from dotmac_api.audit.trail import AuditTrail
 from dotmac_api.auth import endpoints as auth
 from dotmac_api.catalog import endpoints as catalog
 from dotmac_api.credentials import endpoints as credentials
+from dotmac_api.diagnostics import endpoints as diagnostics
 from dotmac_api.domains import endpoints as domains
 from dotmac_api.errors import ERROR_RESPONSES, install_handlers
 from dotmac_api.facade import Facade, build_facade
@@ -43,6 +44,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     auth.router,
     people.router,
     life.router,
+    diagnostics.router,
     catalog.router,
     live.router,
     webhooks.router,

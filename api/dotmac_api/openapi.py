@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from dotmac_api.diagnostics.schemas import LogLine
 from dotmac_api.errors import error_schemas
 
 Operation = dict[str, Any]
@@ -38,6 +39,8 @@ def complete(app: FastAPI) -> None:
 
 def _amend(document: dict[str, Any]) -> None:
     document["components"]["schemas"].update(error_schemas())
+    line = LogLine.model_json_schema(ref_template="#/components/schemas/{model}")
+    document["components"]["schemas"]["LogLine"] = line
     document["components"]["headers"] = _HEADERS
     versioned = {path for path, operations in document["paths"].items() if any(map(_matches, operations.values()))}
     for path, method, operation in _operations(document):

@@ -98,6 +98,12 @@ class Settings(BaseSettings):
         default="", description="private networks that webhooks may call, such as 10.1.0.0/16, comma separated"
     )
 
+    operator_url: str | None = Field(
+        default=None,
+        description="the operator's diagnostics endpoint, such as http://dotmac-operator:8082",
+    )
+    operator_token: SecretStr | None = Field(default=None, description="its token, DOTMAC_OPERATOR_DIAGNOSTICS_TOKEN")
+
     @cached_property
     def webhook_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """Private networks that webhooks may call. Raises ValueError for what is no network."""
@@ -134,7 +140,18 @@ class Settings(BaseSettings):
             raise ValueError(f"{reason}; make one with `openssl rand -base64 48`")
         return value
 
-    @field_validator("metrics_token")
+    @field_validator("operator_url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value:
+            url = urlsplit(value)
+            if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+                raise ValueError("must be an http:// or https:// URL")
+            if url.username or url.password:
+                raise ValueError("holds a password; DOTMAC_API_OPERATOR_TOKEN is for secrets")
+        return value or None
+
+    @field_validator("metrics_token", "operator_token")
     @classmethod
     def _long_token(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < 16:

@@ -19,7 +19,6 @@ from dotmac_api.instances.schemas import (
     DomainRead,
     DriftRead,
     FlagChange,
-    HealthRead,
     InstanceCreate,
     InstanceRead,
     InstanceUpdate,
@@ -165,11 +164,6 @@ async def get_plan(row: Readable) -> PlanRead:
 @router.get("/{instance_id}/drift")
 async def get_drift(row: Readable) -> DriftRead:
     return DriftRead.of(row)
-
-
-@router.get("/{instance_id}/health")
-async def get_health(row: Readable) -> HealthRead:
-    return HealthRead.of(row)
 
 
 @router.get("/{instance_id}/events")

@@ -455,32 +455,6 @@ class DriftRead(Progress):
         )
 
 
-class ComponentRead(BaseModel):
-    role: str
-    container: str
-    image: str
-    health: str
-
-
-class HealthRead(Progress):
-    """The tenant's containers, and the conditions that sum them up."""
-
-    healthy: bool | None
-    components: list[ComponentRead]
-    conditions: list[ConditionRead]
-
-    @classmethod
-    def of(cls, row: InstanceRow) -> Self:
-        summary = ("Ready", "DatabaseReady", "AppHealthy", "RouteReady")
-        words = [condition(row.observed, type_) for type_ in summary[1:]]
-        return cls(
-            **cls.marks(row),
-            healthy=False if "False" in words else (True if set(words) == {"True"} else None),
-            components=row.observed.get("components") or [],
-            conditions=[c for c in row.observed.get("conditions") or [] if c["type"] in summary],
-        )
-
-
 class TransitionRead(BaseModel):
     """One thing that changed."""
 
