@@ -12,11 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from tests.e2e import releases
 from tests.e2e.platform import Operator, Platform, Tenant
 from tests.kits.dockerhost import DockerHost
+from tests.kits.rights import SYSTEM
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
@@ -31,7 +33,8 @@ PREFIX = "platform.dotmac.io/"
 @pytest.fixture(scope="module")
 def standby(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
     """A second operator beside the platform's own, which is the one that is left when all is over."""
-    made = Operator(platform.plane.kubeconfig, tmp_path_factory.mktemp("standby") / "operator.log")
+    kubeconfig = Path(platform.operator._env["KUBECONFIG"])
+    made = Operator(kubeconfig, tmp_path_factory.mktemp("standby") / "operator.log", SYSTEM)
     made.start()
     yield made
     if made.alive():
@@ -78,7 +81,7 @@ def watching(host: DockerHost) -> Iterator[list[str]]:
 
 
 def lease(platform: Platform) -> releases.Object:
-    place = f"/apis/coordination.k8s.io/v1/namespaces/{releases.NAMESPACE}/leases/dotmac-operator"
+    place = f"/apis/coordination.k8s.io/v1/namespaces/{SYSTEM}/leases/dotmac-operator"
     answer = platform.plane.client.get(place)
     return answer.json()["spec"] if answer.is_success else {}
 
