@@ -389,13 +389,34 @@ class Progress(BaseModel):
 
 
 class StepsRead(Progress):
+    """A deployment, for those who poll: it has ended when `outcome` is no longer running."""
+
+    outcome: Annotated[
+        Literal["running", "waiting", "succeeded", "failed"],
+        Field(description="waiting: for a maintenance window, an approval, or while it is paused"),
+    ]
     step: str | None
     steps: list[StepRead]
 
     @classmethod
     def of(cls, row: InstanceRow) -> Self:
         steps = [StepRead.of(step) for step in row.observed.get("steps") or []]
-        return cls(**cls.marks(row), step=row.observed.get("step"), steps=steps)
+        return cls(**cls.marks(row), outcome=_outcome(row), step=row.observed.get("step"), steps=steps)
+
+
+def _outcome(row: InstanceRow) -> Literal["running", "waiting", "succeeded", "failed"]:
+    observed = row.observed
+    asked = reconciliation(row.annotations, observed)
+    taken_up = asked["reconcile_requested_at"] in (None, asked["last_handled_reconcile_at"])
+    if row.observed_generation < row.generation or not taken_up:
+        return "running"
+    if condition(observed, "Stalled") == "True":
+        return "failed"
+    if observed.get("nextWindow") or any(condition(observed, c) == "True" for c in ("ApprovalNeeded", "Paused")):
+        return "waiting"
+    if condition(observed, "InSync") == "True" and condition(observed, "Reconciling") != "True":
+        return "succeeded"
+    return "running"
 
 
 class PlannedActionRead(BaseModel):
