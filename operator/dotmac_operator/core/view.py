@@ -15,6 +15,14 @@ from dotmac_operator.core.digest import digest
 from dotmac_operator.core.facts import ContainerFact, HostFacts, NetworkFact, VolumeFact
 from dotmac_operator.core.lifecycle import Policy
 
+CRASH_LIMIT = 5
+"""Restarts within `CRASH_WINDOW`. With Docker's pauses of 0.1, 0.2, 0.4 ... s, three seconds of an app that dies at
+once."""
+CRASH_WINDOW = 600.0
+"""Seconds."""
+CRASH_CALM = 60.0
+"""Seconds without a restart after which a container is well again: Docker's longest pause."""
+
 
 @dataclass(frozen=True)
 class Neighbour:
@@ -68,6 +76,8 @@ class Memory:
     verify_since: float = 0.0
     """When the first request for the present serving hash was made; 0: not yet."""
     verify_message: str = ""
+    restarts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Container id -> when Docker's policy has restarted it lately, Unix seconds."""
     open_requests: Mapping[str, OpenRequests] = field(default_factory=dict)
     """Container id -> what the proxy had open to it when it was last asked."""
 
@@ -254,6 +264,8 @@ class View:
 
     def health(self, spec: ContainerSpec, container: ContainerFact) -> str:
         """healthy, starting, unhealthy, or Docker's word for a container that does not run."""
+        if self.crashes(container):
+            return "restarting"  # also while it runs for a moment: a status that flips with each crash costs writes
         if not container.running:
             return container.state
         if isinstance(spec.check, ExecCheck):
@@ -261,6 +273,12 @@ class View:
         if isinstance(spec.check, RemoteCheck):
             return self._probed(container)
         return "healthy"
+
+    def crashes(self, container: ContainerFact) -> bool:
+        """Whether Docker's policy restarts it again and again."""
+        times = self.memory.restarts.get(container.id, ())
+        restless = container.state == "restarting" or (bool(times) and self.now - times[-1] < CRASH_CALM)
+        return len(times) >= CRASH_LIMIT and restless
 
     def _probed(self, container: ContainerFact) -> str:
         probe = self.memory.probes.get(container.id)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from dotmac_operator.core.connections import OpenRequests
 from dotmac_operator.core.status import Problem
-from dotmac_operator.core.view import Memory, Probe, View
+from dotmac_operator.core.view import CRASH_LIMIT, CRASH_WINDOW, Memory, Probe, View
 
 RETRY_FIRST, RETRY_MOST = 5.0, 300.0
 """Seconds before a failed attempt is repeated: doubled each time up to the most."""
@@ -23,6 +23,8 @@ class Kept:
     verify_since: float = 0.0
     verify_message: str = ""
     open_requests: dict[str, OpenRequests] = field(default_factory=dict)
+    restarts: dict[str, tuple[int, tuple[float, ...]]] = field(default_factory=dict)
+    """Container id -> (Docker's count of restarts, when it grew)."""
     attempts: int = 0
     attempted: str = ""
     """The state to be in and `Desired.hash` of the attempts."""
@@ -45,6 +47,7 @@ class Kept:
             self.verified,
             self.verify_since,
             self.verify_message,
+            {id_: times for id_, (_, times) in self.restarts.items()},
             dict(self.open_requests),
         )
 
@@ -55,6 +58,7 @@ class Kept:
         running = {container.id for container in view.containers if container.running}
         self.probes = {id_: probe for id_, probe in self.probes.items() if id_ in running}
         self.open_requests = {id_: found for id_, found in self.open_requests.items() if id_ in running}
+        self._count_restarts(view)
         judged = replace(view, memory=self.memory())
         since = {}
         parts = () if view.wanted != "Running" else (*view.desired.infrastructure, *view.desired.apps)
@@ -65,10 +69,25 @@ class Kept:
         self.unhealthy_since = since
         return self.memory()
 
+    def _count_restarts(self, view: View) -> None:
+        """Docker counts from the last start by hand, without times; so the growth is timed here. Of a container that is
+        younger than the window all count, of an older one only those that were seen."""
+        fresh = {}
+        for container in view.containers:
+            if container.inspected is None:
+                continue
+            now, young = container.inspected.restarts, view.now - container.created < CRASH_WINDOW
+            before, times = self.restarts.get(container.id, (0 if young else now, ()))
+            grown = (view.now,) * min(CRASH_LIMIT, max(0, now - before))
+            kept = tuple(at for at in times if view.now - at < CRASH_WINDOW)
+            fresh[container.id] = (now, (*kept, *grown)[-2 * CRASH_LIMIT :])
+        self.restarts = fresh
+
     def start_afresh(self) -> None:
         """Somebody asked for another try: no waiting, and everything is probed again."""
         self.not_before, self.attempts, self.verified = 0.0, 0, ""
         self.probes.clear()
+        self.restarts = {id_: (count, ()) for id_, (count, _) in self.restarts.items()}
         self.unhealthy_since.clear()
         self.verify_since = 0.0
 
@@ -77,12 +96,12 @@ class Kept:
         self.not_before, self.attempts, self.problem = 0.0, 0, None
 
     def count_attempt(self, attempt: str, problem: Problem, now: float) -> Problem:
-        """Notes a failed attempt; the problem counts as stalled after some of them."""
+        """Notes a failed attempt; a problem that is not stalled from the first counts as such after some of them."""
         if self.attempted != attempt:
             self.attempted, self.attempts = attempt, 0
         self.attempts += 1
         self.not_before = now + min(RETRY_MOST, RETRY_FIRST * 2 ** (self.attempts - 1))
-        self.problem = replace(problem, stalled=self.attempts >= STALLED_AFTER)
+        self.problem = replace(problem, stalled=problem.stalled or self.attempts >= STALLED_AFTER)
         self.unhealthy_since.clear()
         self.verify_since = 0.0
         return self.problem

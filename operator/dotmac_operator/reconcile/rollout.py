@@ -11,6 +11,7 @@ from dotmac_crds.lifecycle import RollbackRecord
 from dotmac_operator.core import actions as do
 from dotmac_operator.core import desired, drift, names
 from dotmac_operator.core.conditions import MESSAGE_LIMIT, find, is_true, rfc3339
+from dotmac_operator.core.container import RemoteCheck
 from dotmac_operator.core.errors import SpecError
 from dotmac_operator.core.facts import HostFacts
 from dotmac_operator.core.gate import Hold
@@ -19,7 +20,7 @@ from dotmac_operator.core.rollback import lost, set_back
 from dotmac_operator.core.secret import mask
 from dotmac_operator.core.status import IMAGE_MOVED, TEXT_LIMIT, Problem, Situation
 from dotmac_operator.core.steps.base import Verdict, failed
-from dotmac_operator.core.view import Probe, View
+from dotmac_operator.core.view import CRASH_CALM, Probe, View
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostError, HostUnreachable, Progress
 from dotmac_operator.logs import about
@@ -38,6 +39,8 @@ PROGRESS_EVERY = 5.0
 """Seconds between two writes of the progress of one action, such as a pull."""
 ROLLED_BACK = ("UpgradeRolledBack", "UpgradeFailed", "RestoreFailed", "PreviousVersionLost")
 """Reasons of Stalled once everything about a failed change is done that can be done."""
+RECHECK = 3600.0
+"""Seconds after which a container that the operator checks itself is asked again, with the next pass."""
 LOG_LINES = 20
 """Of a failed container, for the status."""
 
@@ -122,7 +125,7 @@ class Rollout:
         if made.held is not None:
             return self._wait(view, made, made.held, context, inventory)
         if made.current is None:
-            return self._converged(view, made)
+            return self._converged(view, made, context, inventory)
         name, verdict = made.current
         if verdict.state in ("act", "wait"):
             self._step_began(name)
@@ -170,7 +173,9 @@ class Rollout:
         )
         return replace(view, memory=self.kept.observe(view)), context, inventory
 
-    def _converged(self, view: View, made: Plan) -> Outcome:
+    def _converged(self, view: View, made: Plan, context: Context, inventory: Inventory) -> Outcome | None:
+        if made.state == "Running" and not self._still_healthy(view, context, inventory):
+            return None
         repaired, self.kept.drift = self.kept.drift, {}
         before = self.instance.status.conditions
         self.kept.succeeded()
@@ -186,6 +191,29 @@ class Rollout:
             self._event("Normal", "Ready" if running else made.state, told if running else stopped)
         self._tell_moved_images(before)
         return self._until_the_trial_ends(view)
+
+    def _still_healthy(self, view: View, context: Context, inventory: Inventory) -> bool:
+        """Whether containers that Docker does not check still answer, asked with a resync and once an hour at most.
+
+        Silent while they do. One that does not is not healthy any more, and step start takes over.
+        """
+        for spec in view.desired.apps:
+            container = view.container(spec)
+            if container is None or not isinstance(spec.check, RemoteCheck):
+                continue
+            last = self.kept.probes.setdefault(container.id, Probe(True, view.now))
+            address = container.networks.get(view.desired.network, "")
+            if not address or view.now - last.at < RECHECK:
+                continue
+            look = do.ProbeContainer("it was asked long ago", container.name, address, spec.check)
+            for _ in range(spec.check.retries):
+                ok, message = self._execute((look,), context, inventory).probes[container.name]
+                if ok:
+                    break
+            self.kept.probes[container.id] = Probe(ok, view.now, message)
+            if not ok:
+                return False
+        return True
 
     def _tell_repairs(self, repaired: Mapping[str, str]) -> None:
         if repaired:
@@ -319,7 +347,11 @@ class Rollout:
         if left <= 0 or self.kept.attempted != _attempt(view):
             return None
         self._report(view=view, plan=made, problem=self.kept.problem)
-        return Outcome(after=left)
+        return self._later()
+
+    def _later(self) -> Outcome:
+        """With the next attempt, or to see whether it has recovered by itself."""
+        return Outcome(after=min(CRASH_CALM, max(0.0, self.kept.not_before - self.services.clock())))
 
     def _failed(
         self, step: str, view: View, made: Plan, verdict: Verdict, context: Context, inventory: Inventory
@@ -335,12 +367,13 @@ class Rollout:
             self._report(view=view, plan=made, problem=Problem(verdict.reason, message), failure=failure)
             self.asked_anew = False
             return None
-        problem = self.kept.count_attempt(_attempt(view), Problem(verdict.reason, message), view.now)
+        problem = Problem(verdict.reason, message, stalled=verdict.final)
+        problem = self.kept.count_attempt(_attempt(view), problem, view.now)
         self._report(view=view, plan=made, problem=problem)
         role = next((c.labels.get(names.ROLE) for c in view.containers if c.name == verdict.container), None)
         if role in (names.MIGRATE, names.BOOTSTRAP, names.BACKUP):
             self._execute((do.RemoveContainer("it failed", verdict.container, grace=0),), context, inventory)
-        return Outcome(after=max(0.0, self.kept.not_before - self.services.clock()))
+        return self._later()
 
     def _with_log(self, verdict: Verdict, context: Context, inventory: Inventory) -> str:
         if not verdict.container:

@@ -35,6 +35,8 @@ class Verdict:
     actions: tuple[Action, ...] = ()
     after: float = 0.0
     container: str = ""
+    final: bool = False
+    """Of `failed`: trying again would change nothing, so it is told at once that somebody should look."""
 
     @property
     def done(self) -> bool:
@@ -57,8 +59,8 @@ def wait(message: str, after: float = 5.0) -> Verdict:
     return Verdict("wait", message, after=after)
 
 
-def failed(reason: str, message: str, container: str = "") -> Verdict:
-    return Verdict("failed", message, reason, container=container)
+def failed(reason: str, message: str, container: str = "", *, final: bool = False) -> Verdict:
+    return Verdict("failed", message, reason, container=container, final=final)
 
 
 def blocked(reason: str, message: str, after: float = 0.0) -> Verdict:

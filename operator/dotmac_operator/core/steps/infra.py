@@ -25,6 +25,7 @@ from dotmac_operator.core.steps.base import (
     probes,
     wait,
 )
+from dotmac_operator.core.steps.crash import crash_loop
 from dotmac_operator.core.subnets import PREFIX, free_subnet
 from dotmac_operator.core.view import View
 
@@ -99,10 +100,11 @@ def _health(view: View) -> Verdict:
 
 
 def _slow(view: View) -> Verdict:
-    for spec in view.desired.infrastructure:
-        container = view.container(spec)
-        if container is None:
-            continue
+    found = [(spec, container) for spec in view.desired.infrastructure if (container := view.container(spec))]
+    crashing = crash_loop(view, found)
+    if crashing is not None:
+        return crashing
+    for spec, container in found:
         state = view.health(spec, container)
         if state == "healthy":
             continue

@@ -8,6 +8,7 @@ from dotmac_operator.core.container import ContainerSpec, ExecCheck, RemoteCheck
 from dotmac_operator.core.facts import ContainerFact
 from dotmac_operator.core.repair import repairs
 from dotmac_operator.core.steps.base import MET, PROBE_EVERY, Step, Verdict, act, failed, probes, wait
+from dotmac_operator.core.steps.crash import crash_loop
 from dotmac_operator.core.view import View
 
 SETTLE = 30
@@ -18,6 +19,9 @@ def check(view: View) -> Verdict:
     actions = list(_missing(view))
     if actions:
         return act(*actions)
+    crashing = crash_loop(view, list(_pairs(view)))
+    if crashing is not None:
+        return crashing
     late = next(iter(_late(view)), None)
     if late is not None:
         return late
