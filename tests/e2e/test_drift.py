@@ -1,5 +1,8 @@
 """Somebody changes a real host by hand: told by Docker's event stream, repaired within a second, recorded."""
 
+import json
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -89,6 +92,72 @@ def repaired(platform: Platform, tenant: Tenant, began: str, mark: int) -> float
 def test_repairs_begin_within_a_second() -> None:
     assert len(DELAYS) == len(ROLES) * len(HARMS)
     assert median(DELAYS) < SECONDS
+
+
+def test_a_route_that_is_deleted_comes_back(platform: Platform, tenant: Tenant) -> None:
+    """By the proxy's own program, as an administrator of the host would; nothing else happens on the host."""
+    config = json.loads(tenant.host.docker("exec", PROXY, "cat", "/config/caddy/autosave.json"))
+    config["apps"]["http"]["servers"]["plain"]["routes"] = []
+    socket = "unix//run/caddy/admin.sock"
+    argv = ("exec", "--interactive", PROXY, "caddy", "reload", "--config", "-", "--address", socket)
+    mark = platform.operator.mark()
+    tenant.host.docker(*argv, data=json.dumps(config).encode())
+    done = time.time()
+    assert repaired(platform, tenant, f"route {NAME}.", mark) - done < 3 * SECONDS
+    assert served(tenant)
+
+
+def test_an_image_that_is_tagged_anew_changes_nothing(platform: Platform, tenant: Tenant) -> None:
+    host, web = tenant.host, tenant.containers("web")[0]
+    try:
+        host.docker("tag", releases.SAMPLE_2, releases.SAMPLE_1)
+
+        def told_of() -> bool:
+            found = condition(tenant.object, "InSync")
+            return bool(found and (found["status"], found["reason"]) == ("True", "ImageMoved"))
+
+        platform.wait("it is told", told_of, 10, about=NAME)
+        assert tenant.containers("web")[0]["Id"] == web["Id"]
+        host.docker("rm", "--force", web["Id"])
+        mark = platform.operator.mark()
+        repaired(platform, tenant, "run container ", mark)
+        assert tenant.containers("web")[0]["Image"] == web["Image"], "made from the image that it ran"
+        assert tenant.ask().json()["version"] == "1"
+    finally:
+        host.docker("tag", web["Image"], releases.SAMPLE_1)
+
+
+def test_a_crash_loop_is_told_and_not_fought(platform: Platform, tenant: Tenant) -> None:
+    web, mark = tenant.containers("web")[0], platform.operator.mark()
+
+    def crashed() -> bool:
+        state = tenant.containers("web")[0]["State"]
+        if state["Running"]:
+            os.kill(state["Pid"], signal.SIGKILL)
+        stalled = condition(tenant.object, "Stalled")
+        return bool(stalled and (stalled["status"], stalled["reason"]) == ("True", "CrashLooping"))
+
+    platform.wait("it is told", crashed, 40, about=NAME)
+    assert tenant.containers("web")[0]["Id"] == web["Id"]
+    assert not [line for line in platform.operator.messages(NAME, mark) if " container " in line]
+    # A new container is another one; its crashes are counted anew.
+    tenant.host.docker("rm", "--force", web["Id"])
+    platform.wait_condition("Instance", NAME, "Ready", "True")
+
+
+def test_a_database_server_that_does_not_start_gives_way_to_the_old_one(platform: Platform, tenant: Tenant) -> None:
+    old = tenant.containers("database")[0]
+    volumes = tenant.volumes()
+    images = {"app": releases.SAMPLE_1, "postgresql": releases.SAMPLE_2}
+    platform.apply(releases.sample("comet-2", "1.1", releases.SAMPLE_1, images=images))
+    platform.apply(releases.instance(NAME, "comet-2", serverRef={"name": "two"}))
+    platform.wait_condition("Instance", NAME, "Stalled", "True", reason="UpgradeRolledBack", seconds=60)
+    (now,) = tenant.containers("database")
+    assert (now["Id"], now["State"]["Running"]) == (old["Id"], True)
+    assert tenant.volumes() == volumes
+    platform.wait("it is served", lambda: served(tenant) and tenant.ask().json()["database"], about=NAME)
+    platform.apply(releases.instance(NAME, "sample-1", serverRef={"name": "two"}))
+    platform.wait_ready(NAME)
 
 
 def test_a_network_that_is_removed_comes_back(platform: Platform, tenant: Tenant) -> None:

@@ -381,6 +381,10 @@ class FakeEngine:
 
         return self._mutate(f"reload {container}", effect)
 
+    def exec_runs(self, exec_id: str) -> bool:
+        self._read()
+        return False
+
     def create_network(self, name: str, subnet: str, labels: Mapping[str, str], *, internal: bool = False) -> str:
         def effect() -> str:
             if name in self.networks_:

@@ -205,6 +205,12 @@ class DockerEngine:
         out, err = (b"".join(payload for kind, payload in said if kind == wanted) for wanted in (1, 2))
         return ExecResult(code, out, err)
 
+    def exec_runs(self, exec_id: str) -> bool:
+        try:
+            return bool(self._read("exec", f"/exec/{self._name(exec_id)}/json").get("Running"))
+        except NotFound:
+            return False
+
     def _attached(self, start: Request, stdin: bytes | None, deadline: Deadline) -> list[tuple[int, bytes]]:
         with self._client.sent(start, deadline) as (connection, response):
             # From here the connection is a raw stream; it ends with the program and is not kept.

@@ -16,9 +16,23 @@ from dotmac_operator.hosts.stream import read_lines
 
 EVENT_ACTIONS = (
     *("create", "start", "restart", "stop", "die", "oom", "pause", "unpause", "rename", "update", "destroy"),
-    *("health_status", "connect", "disconnect", "remove", "delete", "pull", "tag", "untag", "reload", "prune"),
+    *(
+        "exec_start: caddy",
+        "health_status",
+        "connect",
+        "disconnect",
+        "remove",
+        "delete",
+        "pull",
+        "tag",
+        "untag",
+        "reload",
+        "prune",
+    ),
 )
-"""Everything that changes facts. Left out are exec_*: a health check causes three, with its command line."""
+"""Everything that changes facts. Left out are exec_*: a health check causes three, with its command line. But a program
+of the proxy that somebody starts in it may change its configuration; the Engine compares beginnings as soon as
+`health_status` is among the filters. Source: moby, daemon/events/filter.go."""
 
 NANO = 10**9
 OPEN_SECONDS = 30.0

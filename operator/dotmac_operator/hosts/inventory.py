@@ -217,6 +217,8 @@ class Inventory:
             delay = min(delay * 2, 30.0)
 
     def _take(self, event: DockerEvent) -> None:
+        if _on_proxy(event):
+            threading.Thread(target=self._after_exec, args=(event,), name="proxy-exec", daemon=True).start()
         if event.action.split(":", 1)[0] in IGNORED_ACTIONS:
             return
         if event.type == "image":
@@ -225,6 +227,17 @@ class Inventory:
             self._mark(_touched(event))
             self._on_event(self._labelled(event))
 
+    def _after_exec(self, event: DockerEvent) -> None:
+        """Somebody runs the proxy's own program in it, perhaps to change its routes: look once that has ended."""
+        pause = 0.1
+        try:
+            while self.host.engine.exec_runs(event.attributes.get("execID", "")) and not self._closed.wait(pause):
+                pause = min(2 * pause, 10.0)
+        except HostError as error:
+            log.info("%s: a program in the proxy is not watched: %s", self.host.address.name, error)
+        self.invalidate()
+        self._on_event(event)
+
     def _labelled(self, event: DockerEvent) -> DockerEvent:
         """A network's event names the container that came or went, but not whose it is."""
         kept, container = self._kept, event.attributes.get("container")
@@ -232,6 +245,13 @@ class Inventory:
             return event
         labels = next((c.labels for c in kept.facts.containers if c.id == container), {})
         return replace(event, attributes={**labels, **event.attributes})
+
+
+def _on_proxy(event: DockerEvent) -> bool:
+    """Whether a program was started in the proxy by somebody else: our own reload is known already."""
+    ours = f"exec_start: {' '.join(proxy.RELOAD_ARGV)}"
+    inside = event.type == "container" and event.attributes.get("name") == names.PROXY_CONTAINER
+    return inside and event.action.startswith("exec_start: ") and event.action.strip() != ours
 
 
 def _touched(event: DockerEvent) -> str:

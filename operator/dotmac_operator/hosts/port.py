@@ -246,6 +246,9 @@ class Engine(Protocol):
         self, container: str, argv: Sequence[str], *, stdin: bytes | None = None, deadline: float = 60.0
     ) -> ExecResult: ...
 
+    def exec_runs(self, exec_id: str) -> bool:
+        """Whether a program that was started in a container, by whomever, has not ended."""
+
     def read_file(self, container: str, path: str) -> bytes:
         """One regular file out of a container, running or not. `NotFound` when it is absent."""
 

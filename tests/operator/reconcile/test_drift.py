@@ -1,5 +1,6 @@
 """Somebody changes a host behind our back: every kind of it, for every kind of container, is repaired and told once."""
 
+import queue
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 from tests.kits.fakes import Box, FakeEngine, deployed
 from tests.kits.tenant import INSTANCE
 
-from dotmac_operator.core import names
+from dotmac_operator.core import names, proxy
 from dotmac_operator.core.facts import DockerEvent, NetworkFact, VolumeFact
 from dotmac_operator.hosts.inventory import STALE_AFTER
 
@@ -147,6 +148,32 @@ def test_a_route_that_is_deleted_comes_back() -> None:
     assert world.engine.served("acme.erp.example") == 200
     assert "RouteChanged" in world.counts.drift
     assert kept is not None
+
+
+def test_a_program_in_the_proxy_is_looked_after_when_it_has_ended() -> None:
+    """Regression: nothing else tells that somebody has changed the routes, so an idle host was read minutes later."""
+    world = deployed()
+    inventory = world.hosts.inventory(HOST)
+    assert inventory is not None
+    told: queue.Queue[DockerEvent | None] = queue.Queue()
+    inventory._on_event = told.put
+    inventory.facts()
+    labels = {"name": names.PROXY_CONTAINER, "execID": "abc"}
+    running = iter([True, True, False])
+    world.engine.exec_runs = lambda exec_id: next(running)  # type: ignore[method-assign]
+    inventory._take(DockerEvent("container", "exec_start: caddy reload --config /tmp/x ", "id", labels))
+    event = told.get(timeout=5)
+    assert event is not None
+    assert next(running, "ended") == "ended"
+    reads = world.engine.reads
+    inventory.facts()
+    assert world.engine.reads > reads
+    ours = f"exec_start: {' '.join(proxy.RELOAD_ARGV)}"
+    for action, name in ((ours, names.PROXY_CONTAINER), ("exec_start: caddy version", "somebody")):
+        inventory._take(DockerEvent("container", action, "id", {**labels, "name": name}))
+    reads = world.engine.reads
+    inventory.facts()
+    assert (world.engine.reads, told.empty()) == (reads, True)
 
 
 def test_several_differences_are_told_together() -> None:
