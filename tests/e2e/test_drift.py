@@ -127,17 +127,26 @@ def test_an_image_that_is_tagged_anew_changes_nothing(platform: Platform, tenant
         host.docker("tag", web["Image"], releases.SAMPLE_1)
 
 
+def kill(container: str, tenant: Tenant) -> None:
+    """Kills the program in a container as if it had ended by itself, so that Docker restarts it."""
+    for found in tenant.containers():
+        state = found["State"]
+        if found["Id"] == container and state["Running"] and state["Pid"] > 1:  # 0 while it restarts
+            os.kill(state["Pid"], signal.SIGKILL)
+
+
+def crashed(tenant: Tenant, role: str, reason: str) -> bool:
+    """Lets the containers of a role crash; whether that is told as stalled."""
+    for container in tenant.containers(role):
+        kill(container["Id"], tenant)
+    stalled = condition(tenant.object, "Stalled")
+    return bool(stalled and (stalled["status"], stalled["reason"]) == ("True", reason))
+
+
 def test_a_crash_loop_is_told_and_not_fought(platform: Platform, tenant: Tenant) -> None:
     web, mark = tenant.containers("web")[0], platform.operator.mark()
 
-    def crashed() -> bool:
-        state = tenant.containers("web")[0]["State"]
-        if state["Running"]:
-            os.kill(state["Pid"], signal.SIGKILL)
-        stalled = condition(tenant.object, "Stalled")
-        return bool(stalled and (stalled["status"], stalled["reason"]) == ("True", "CrashLooping"))
-
-    platform.wait("it is told", crashed, 40, about=NAME)
+    platform.wait("it is told", lambda: crashed(tenant, "web", "CrashLooping"), 40, about=NAME)
     assert tenant.containers("web")[0]["Id"] == web["Id"]
     assert not [line for line in platform.operator.messages(NAME, mark) if " container " in line]
     # A new container is another one; its crashes are counted anew.
@@ -151,7 +160,17 @@ def test_a_database_server_that_does_not_start_gives_way_to_the_old_one(platform
     images = {"app": releases.SAMPLE_1, "postgresql": releases.SAMPLE_2}
     platform.apply(releases.sample("comet-2", "1.1", releases.SAMPLE_1, images=images))
     platform.apply(releases.instance(NAME, "comet-2", serverRef={"name": "two"}))
-    platform.wait_condition("Instance", NAME, "Stalled", "True", reason="UpgradeRolledBack", seconds=60)
+    new = platform.wait("the new one runs", lambda: [c for c in tenant.containers("database") if c["Id"] != old["Id"]])
+    assert [c["State"]["Running"] for c in tenant.containers("database") if c["Id"] == old["Id"]] == [False]
+
+    def taken_back() -> bool:
+        stalled = condition(tenant.object, "Stalled")
+        if stalled and stalled["reason"] == "UpgradeRolledBack":
+            return True
+        kill(new[0]["Id"], tenant)
+        return False
+
+    platform.wait("it is taken back", taken_back, 60, about=NAME)
     (now,) = tenant.containers("database")
     assert (now["Id"], now["State"]["Running"]) == (old["Id"], True)
     assert tenant.volumes() == volumes
