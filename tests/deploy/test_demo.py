@@ -78,7 +78,7 @@ def the_shown_commands_work() -> None:
     pasted = f". {state.ENV_FILE}; set -euo pipefail\n{facade.commands().replace('timeout 10', 'timeout 3')} || true"
     done = subprocess.run(["bash", "-c", pasted], capture_output=True, text=True, timeout=60, check=False, cwd="/")
     assert done.returncode == 0, done.stdout + done.stderr
-    for expected in ('"count": 2', '"org_code": "GLOBEX"', '"name": "verify"', "event: instance"):
+    for expected in ('"count": 2', '"org_code": "GLOBEX"', '"name": "verify"', '"role":"web"', "event: instance"):
         assert expected in done.stdout, done.stdout
 
 

@@ -98,7 +98,7 @@ def _protected(facade: Facade, wrong: list[str]) -> Iterator[Path]:
     ids = {name: list(rows) for name, rows in theirs.items() if rows}
     file = facade.log.with_name("foreign.json")
     marks = [uid for rows in ids.values() for uid in rows]
-    file.write_text(json.dumps({"ids": ids, "marks": [*marks, "acme.example"]}))
+    file.write_text(json.dumps({"ids": ids, "marks": [*marks, "acme.example", "log of acme"]}))
     yield file
     after = foreign(facade, "acme", "globex")
     for name, rows in theirs.items():

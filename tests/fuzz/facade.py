@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -90,6 +91,41 @@ async def _accounts(settings: Settings) -> dict[str, str]:
         await facade.close()
 
 
+class _Operator(BaseHTTPRequestHandler):
+    """Answers in place of the operator, whose hosts do not exist here; each log names its tenant."""
+
+    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+        path = self.path.partition("?")[0]
+        name, _, question = path.rpartition("/")
+        words = {"container": "web-1", "role": "web", "time": "2026-11-23T00:00:00Z", "stream": "stdout"}
+        answers = {
+            "logs": {**words, "line": f"log of {name.rpartition('/')[2]}"},
+            "usage": {"containers": [], "volumes": []},
+            "health": {"components": []},
+        }
+        body = json.dumps(answers[question]).encode() + b"\n"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@contextmanager
+def _operator() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Operator)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 @contextmanager
 def serving() -> Iterator[Facade]:
     """The facade, with something of each tenant in every list."""
@@ -108,6 +144,8 @@ def serving() -> Iterator[Facade]:
             "api_key_pepper": random_key(),
             "encryption_keys": Fernet.generate_key().decode(),
             "kubeconfig": str(cluster.kubeconfig),
+            "operator_url": parts.enter_context(_operator()),
+            "operator_token": random_key(),
             # What is fuzzed must not reach out: neither to receivers of webhooks nor by mail.
             "webhooks_enabled": "0",
             "auth_session_rate_max": "10000000",

@@ -215,7 +215,7 @@ Try next (in bash; {kubectl}):
   kubectl explain instance.spec                    every field
   deploy/demo status                               what runs; `tail -f .local/log/operator.log` what it does
 
-The same by REST (sign in, list, deploy, follow the deployment; an access token lasts 15 minutes):
+The same by REST (sign in, list, deploy, its steps and log, follow it; an access token lasts 15 minutes):
 {facade.commands()}
 """, markup=False)  # fmt: skip
 

@@ -165,7 +165,7 @@ def _json(answer: httpx.Response) -> dict[str, Any]:
 
 
 def commands() -> str:
-    """Commands of a shell that has read .local/env: sign in, list, deploy, follow."""
+    """Commands of a shell that has read .local/env: sign in, list, deploy, look at its steps and log, follow."""
     return r"""
   token=$(curl -sS "$DOTMAC_API_URL/api/v1/auth/login" -H 'Content-Type: application/json' \
     -d "{\"username\": \"$DOTMAC_ADMIN_USER\", \"password\": \"$DOTMAC_ADMIN_PASSWORD\"}" \
@@ -175,6 +175,7 @@ def commands() -> str:
     | python -c 'import json, sys; print(json.load(sys.stdin)["items"][0]["instance_id"])')
   curl -sS -X POST -H "Authorization: Bearer $token" "$DOTMAC_API_URL/api/v1/instances/$id/deploy"
   curl -sS -H "Authorization: Bearer $token" "$DOTMAC_API_URL/api/v1/instances/$id/steps" | python -m json.tool
+  curl -sS -H "Authorization: Bearer $token" "$DOTMAC_API_URL/api/v1/instances/$id/logs?role=web&tail=5"
   timeout 10 curl -sSN -H "Authorization: Bearer $token" "$DOTMAC_API_URL/api/v1/instances/$id/stream"
 """.strip("\n")
 
