@@ -107,3 +107,36 @@ def test_killed_at_the_switch_and_while_it_drains_a_new_release_rolls_all_the_sa
         assert len(tenant.containers("web")) == 2
         time.sleep(0.5)
     assert_unhurt(tenant, load, "green 2")
+
+
+KINDS = {
+    "image": lambda: (river("river-3", "green"), "green 2"),
+    "class": lambda: (river("river-3", "green", classRef={"name": "roomy"}), "green 2"),
+    "environment": lambda: (river("river-3", "blue", classRef={"name": "roomy"}), "blue 2"),
+    "release": lambda: (river("river-2", "violet", classRef={"name": "roomy"}), "violet 2"),
+}
+
+
+@long
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_change_rolls(platform: Platform, tenant: Tenant, kind: str) -> None:
+    """river-3 is river-1 with another image, and becomes river-2 with two replicas."""
+    platform.apply(app_release("river-3", "2.0", releases.SAMPLE_2))
+    wanted, body = KINDS[kind]()
+    roll(platform, tenant, wanted, body)
+
+
+@long
+def test_killed_in_each_action_of_an_update(platform: Platform, tenant: Tenant) -> None:
+    colours = iter(f"colour-{number}" for number in range(10))
+    for action in ("run container ", "probe ", "route ", "request http", "count open requests ", "remove container "):
+        colour = next(colours)
+        with steady(tenant) as load:
+            time.sleep(0.5)
+            mark = platform.operator.mark()
+            platform.apply(river("river-2", colour))
+            kill_at(platform, mark, action)
+            platform.operator.start()
+            platform.wait_ready(NAME, seconds=90)
+            time.sleep(0.5)
+        assert_unhurt(tenant, load, f"{colour} 2")

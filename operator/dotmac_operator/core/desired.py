@@ -299,7 +299,8 @@ class _Builder:
         )
 
     def _app(self, role: Role, index: int, env: Mapping[str, EnvValue]) -> ContainerSpec:
-        suffix = f"-{index + 1}" if role.replicas > 1 else ""
+        # The first keeps its name when others join it: the proxy has it by its name.
+        suffix = f"-{index + 1}" if index else ""
         return ContainerSpec(
             base_name=f"{self.base}-{role.name}{suffix}",
             role=role.name,
