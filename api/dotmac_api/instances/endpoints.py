@@ -11,8 +11,10 @@ from dotmac_api.access import require
 from dotmac_api.audit.trail import Note
 from dotmac_api.database import DatabaseSession
 from dotmac_api.deps import FacadeDep
+from dotmac_api.facade import Facade
 from dotmac_api.gateway.edge import intent_of
 from dotmac_api.instances import service
+from dotmac_api.instances.clone import Clone, CloneRead, like, not_copied
 from dotmac_api.instances.schemas import (
     Deploy,
     DomainBody,
@@ -94,12 +96,15 @@ async def create_instance(
     response: Response,
 ) -> InstanceRead:
     """Accepted by Kubernetes; the operator then deploys it. Follow it at /instances/{id}/stream or /steps."""
-    base_domain = await facade.domains.text("platform", "base_domain")
-    strategy = await facade.domains.text("platform", "default_server_strategy")
     writer = InstanceWriter(facade.fleet.gateway, intent_of(principal, None), principal)
-    row = await writer.create(session, body, Defaults(facade.settings.namespace, base_domain, strategy))
+    row = await writer.create(session, body, await _defaults(facade, facade.settings.namespace))
     note.on("instances", row.instance_id, row.org_code)
     return answer(response, row)
+
+
+async def _defaults(facade: Facade, namespace: str) -> Defaults:
+    base_domain = await facade.domains.text("platform", "base_domain")
+    return Defaults(namespace, base_domain, await facade.domains.text("platform", "default_server_strategy"))
 
 
 @router.get("/{instance_id}")
@@ -123,9 +128,7 @@ async def delete_instance(
 @router.post("/{instance_id}/deploy", status_code=status.HTTP_202_ACCEPTED)
 async def deploy(write: Deploying, response: Response, body: Deploy | None = None) -> InstanceRead:
     """Deploys `release`, or what is set already; a change that had failed is tried again."""
-    if body is not None and body.release is not None:
-        return answer(response, await write.writer.release(write.row, body.release, reconcile=True))
-    return answer(response, await write.writer.reconcile(write.row))
+    return answer(response, await write.writer.deploy(write.row, body or Deploy()))
 
 
 @router.post("/{instance_id}/reconfigure", status_code=status.HTTP_202_ACCEPTED)
@@ -138,6 +141,22 @@ async def reconfigure(write: Deploying, body: InstanceUpdate, response: Response
 async def restart(write: Annotated[Write, writing("instances:restart")], response: Response) -> InstanceRead:
     """Replaces the application's containers; the old ones serve until the new ones are healthy."""
     return answer(response, await write.writer.restart(write.row))
+
+
+@router.post("/{instance_id}/clone", status_code=status.HTTP_202_ACCEPTED)
+async def clone_instance(
+    write: Annotated[Write, writing("backups:write")],
+    session: DatabaseSession,
+    facade: FacadeDep,
+    body: Clone,
+) -> CloneRead:
+    """Makes a new instance with this one's configuration, flags, modules and tags, for another organisation code.
+
+    Its data is not copied, nor are domains, the trial and credentials: `not_copied` tells so.
+    """
+    write.writer.check_version(write.row)
+    made = await write.writer.create(session, like(write.row, body), await _defaults(facade, write.row.namespace))
+    return CloneRead(instance=InstanceRead.of(made), not_copied=not_copied(write.row))
 
 
 @router.put("/{instance_id}/version", status_code=status.HTTP_202_ACCEPTED)

@@ -55,9 +55,9 @@ async def remove_tag(write: Changing, key: Annotated[TagKey, UrlPath()], respons
 @router.get("/{instance_id}/maintenance-windows")
 async def list_windows(row: Readable, session: DatabaseSession, page: ListSlice) -> Page[WindowRead]:
     """When disruptive work may be done: the instance's own windows, else those of its plan; any time if none."""
-    own = row.spec.get("maintenanceWindows") or []
-    found = [WindowRead.of(window) for window in own]
-    if not own:
+    own = row.spec.get("maintenanceWindows")
+    found = [WindowRead.of(window) for window in own or []]
+    if own is None:
         plan = select(PlanRow).where(PlanRow.name == row.plan_id, PlanRow.deleted_at.is_(None))
         defaults = ((await session.scalars(plan)).first() or PlanRow(spec={})).spec.get("defaults") or {}
         found = [WindowRead.of(window, inherited=True) for window in defaults.get("maintenanceWindows") or []]

@@ -139,6 +139,9 @@ class Deploy(Body):
     """A deployment: of another release, or (without one) of what is set already."""
 
     release: ObjectName | None = None
+    force_window: Annotated[
+        bool, Field(description="also outside of the maintenance windows; holds for this change, not for later ones")
+    ] = False
 
 
 class VersionChange(Body):
@@ -338,11 +341,12 @@ def _life(row: InstanceRow) -> dict[str, Any]:
     state, update = spec.get("state", "Running"), spec.get("update") or {}
     suspended = next((c for c in observed.get("conditions") or () if c["type"] == "Suspended"), None)
     since = suspended["lastTransitionTime"] if suspended and suspended["status"] == "True" else None
+    archived = suspended is not None and suspended["reason"] == "Archived"
     return {
         "state": state,
         "trial_expires_at": (spec.get("trial") or {}).get("expiresAt"),
-        "suspended_at": since if state != "Archived" else None,
-        "archived_at": since if state == "Archived" else None,
+        "suspended_at": None if archived else since,
+        "archived_at": since if archived else None,
         "update_strategy": update.get("strategy"),
         "pre_backup": update.get("preBackup"),
         "health_timeout": update.get("healthTimeout"),

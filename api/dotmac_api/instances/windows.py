@@ -34,7 +34,7 @@ class WindowRead(BaseModel):
     start: str
     duration: int
     timezone: str
-    inherited: Annotated[bool, Field(description="from the plan, as long as the instance has none of its own")]
+    inherited: Annotated[bool, Field(description="from the plan, as long as the instance has no list of its own")]
 
     @classmethod
     def of(cls, window: Mapping[str, Any], *, inherited: bool = False) -> Self:

@@ -9,13 +9,13 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from dotmac_api.errors import Conflict, ErrorDetail, Forbidden, Invalid, NotFound
+from dotmac_api.errors import Conflict, ErrorDetail, Forbidden, Invalid, NotFound, PreconditionFailed
 from dotmac_api.gateway.edge import refusals
 from dotmac_api.gateway.locks import one_at_a_time
 from dotmac_api.gateway.refusals import Refused
 from dotmac_api.gateway.writes import RECONCILE_REQUESTED_AT, Change, Gateway, Intent, New, Target, ensure
 from dotmac_api.instances.approval import note_request
-from dotmac_api.instances.schemas import FIELD_NAMES, SPEC_PATHS, TAG, InstanceCreate, InstanceSettings
+from dotmac_api.instances.schemas import FIELD_NAMES, SPEC_PATHS, TAG, Deploy, InstanceCreate, InstanceSettings
 from dotmac_api.mirror.models import InstanceRow, ServerRow
 from dotmac_api.mirror.projection import project
 from dotmac_api.principal import Principal
@@ -25,6 +25,9 @@ from dotmac_crds.kinds import INSTANCE, INSTANCE_CLASS, RELEASE, SERVER, Kind
 
 RESTART_REQUESTED_AT = f"{GROUP}/restart-requested-at"
 """Annotation whose change has the operator replace the application's containers, the new beside the old."""
+
+FORCE_WINDOW = f"{GROUP}/force-window"
+"""Annotation that lets the operator work outside of the maintenance windows."""
 
 type Edit = Callable[[dict[str, Any]], None]
 
@@ -65,6 +68,11 @@ class InstanceWriter:
         with refusals(FIELD_NAMES, self.intent):
             return accepted(await self._gateway.create(target, New(spec, body.labels or {}, annotations), self.intent))
 
+    def check_version(self, row: InstanceRow) -> None:
+        """Raises PreconditionFailed when If-Match names another version than this row's."""
+        if self.intent.if_match is not None and str(row.resource_version) not in self.intent.if_match:
+            raise PreconditionFailed("it has changed since you read it; read it again and repeat the request")
+
     async def update(self, row: InstanceRow, body: InstanceSettings, *, reconcile: bool = False) -> InstanceRow:
         """Changes the fields that were sent; `reconcile`: and has the operator act on them afresh."""
         await self._check_references(body)
@@ -80,14 +88,22 @@ class InstanceWriter:
         look = self.may_lower_approval if lowers else None
         return await self.apply(row, edit, removes=_removed(row, body), look=look)
 
-    async def release(self, row: InstanceRow, release: str, *, reconcile: bool = False) -> InstanceRow:
+    async def release(self, row: InstanceRow, release: str) -> InstanceRow:
         """Another release."""
         await self._exists(RELEASE, release, "release")
+        return await self.apply(row, lambda config: ensure(config, "spec").update(releaseRef={"name": release}))
+
+    async def deploy(self, row: InstanceRow, body: Deploy) -> InstanceRow:
+        """Another release, if one is named; has the operator look, and try again what it had given up."""
+        if body.release is not None:
+            await self._exists(RELEASE, body.release, "release")
 
         def edit(config: dict[str, Any]) -> None:
-            ensure(config, "spec")["releaseRef"] = {"name": release}
-            if reconcile:
-                ask_reconcile(config)
+            if body.release is not None:
+                ensure(config, "spec")["releaseRef"] = {"name": body.release}
+            ask_reconcile(config)
+            if body.force_window:
+                ensure(config, "metadata", "annotations")[FORCE_WINDOW] = "true"
 
         return await self.apply(row, edit)
 
@@ -95,10 +111,6 @@ class InstanceWriter:
         """Another InstanceClass."""
         await self._exists(INSTANCE_CLASS, plan, "plan")
         return await self.apply(row, lambda config: ensure(config, "spec").update(classRef={"name": plan}))
-
-    async def reconcile(self, row: InstanceRow) -> InstanceRow:
-        """Has the operator look, and try again what it had given up."""
-        return await self.apply(row, ask_reconcile)
 
     async def restart(self, row: InstanceRow) -> InstanceRow:
         """Replaces the application's containers; the old ones serve until the new ones are healthy."""
@@ -175,6 +187,9 @@ class InstanceWriter:
                 look(live)
 
         def edits(config: dict[str, Any]) -> None:
+            if asks:
+                # What was forced was the change before this one.
+                ensure(config, "metadata", "annotations").pop(FORCE_WINDOW, None)
             edit(config)
             if asks:
                 note_request(config, seen, self.intent.person, datetime.now(UTC))

@@ -26,10 +26,13 @@ INSTANCE_WORDS = {
     "Stalled": "error",
     "Unreachable": "error",
     "Deleting": "stopped",
+    "Suspending": "deploying",
+    "Archiving": "deploying",
+    "Resuming": "deploying",
     "Suspended": "suspended",
     "Archived": "archived",
 }
-"""status.phase -> the earlier platform's word. Paused says nothing about the tenant: the conditions decide."""
+"""status.phase -> the earlier platform's word. Paused and Waiting tell nothing of the tenant: the conditions decide."""
 
 STEP_WORDS = {
     "Pending": "pending",

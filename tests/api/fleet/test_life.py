@@ -55,6 +55,10 @@ async def test_states(ready: httpx.AsyncClient, objects: Objects) -> None:
     assert (shown["suspended_at"], shown["archived_at"]) == (since, None)
     listed = (await ready.get("/api/v1/instances", params={"status": "suspended"})).json()
     assert listed["count"] == 1
+    status = {"phase": "Archived", "conditions": [condition("Suspended", "True", "Archived", since)]}
+    objects.merge("Instance", "acme-1", {"status": status}, status=True)
+    shown = await mirrored(ready, uid, status="archived")
+    assert (shown["suspended_at"], shown["archived_at"]) == (None, since)
 
 
 async def test_trials_end_when_they_are_told_to(ready: httpx.AsyncClient, objects: Objects) -> None:
@@ -152,6 +156,61 @@ async def test_windows_of_others_are_kept_also_by_force(ready: httpx.AsyncClient
     assert refused["details"][0]["field"] == "body.maintenance_windows"
     await written(ready, "POST", f"{path}?force=true", {"start": "05:00", "duration": 30})
     assert [w["start"] for w in spec_of(objects, "theirs")["maintenanceWindows"]] == ["01:00", "05:00"]
+
+
+async def test_a_clone_has_the_configuration_and_says_what_it_lacks(
+    ready: httpx.AsyncClient, app: FastAPI, accounts: Accounts, objects: Objects
+) -> None:
+    catalog(objects)
+    body = {
+        "features": {"beta": True},
+        "modules": ["core", "gl"],
+        "tags": {"team": "blue"},
+        "settings": {"vatRate": "7.5"},
+        "currency": "EUR",
+        "env": [{"name": "A", "value": " x "}, {"name": "B", "secret": {"name": "s", "key": "k"}}],
+        "domains": [{"host": "acme.example"}],
+        "maintenance_windows": [{"start": "01:00", "duration": 60}],
+        "trial_expires_at": "2027-01-01T00:00:00Z",
+        "update_strategy": "Recreate",
+    }
+    uid = await made(ready, **body)
+    answer = await ready.post(f"/api/v1/instances/{uid}/clone", json={"org_code": "COPY", "org_name": "Copy Ltd"})
+    assert answer.status_code == 202, answer.text
+    assert {"data", "domains", "credentials"} <= set(answer.json()["not_copied"])
+    source, copy = spec_of(objects), spec_of(objects, "copy")
+    for name in ("releaseRef", "classRef", "serverRef", "settings", "env", "features", "modules", "update"):
+        assert copy[name] == source[name], name
+    assert copy["maintenanceWindows"] == source["maintenanceWindows"]
+    assert (copy["orgCode"], copy["orgName"]) == ("COPY", "Copy Ltd")
+    assert not copy.get("domains") and "trial" not in copy
+    assert notes_of(objects, "copy")[f"tag.{PREFIX}team"] == "blue"
+
+    old = {"If-Match": '"1"'}
+    stale = await ready.post(f"/api/v1/instances/{uid}/clone", json={"org_code": "LATE"}, headers=old)
+    assert stale.status_code == 412
+    again = await ready.post(f"/api/v1/instances/{uid}/clone", json={"org_code": "COPY"})
+    assert (again.status_code, again.json()["code"]) == (409, "already_exists")
+    wrong = await ready.post(f"/api/v1/instances/{uid}/clone", json={"org_code": "X1", "data": True})
+    assert (wrong.status_code, wrong.json()["details"][0]["field"]) == (422, "body.data")
+    async with signed_in(app, await accounts.make("operator", organisations=["ACME_1"])) as limited:
+        foreign = await limited.post(f"/api/v1/instances/{uid}/clone", json={"org_code": "OTHER"})
+        assert (foreign.status_code, foreign.json()["details"][0]["field"]) == (403, "body.org_code")
+
+
+async def test_no_window_is_any_time_and_a_forced_change_forces_no_later_one(
+    ready: httpx.AsyncClient, objects: Objects
+) -> None:
+    catalog(objects)
+    objects.create(plan("nightly", defaults={"maintenanceWindows": [{"start": "01:00", "duration": 60}]}))
+    uid = await made(ready, plan="nightly", maintenance_windows=[])
+    assert (await ready.get(f"/api/v1/instances/{uid}/maintenance-windows")).json()["items"] == []
+    await written(ready, "POST", f"{uid}/deploy", {"release": "erp-2", "force_window": True})
+    assert notes_of(objects)[f"{PREFIX}force-window"] == "true" and spec_of(objects)["releaseRef"]["name"] == "erp-2"
+    await written(ready, "PUT", f"{uid}/tags/a", {"value": "b"})
+    assert f"{PREFIX}force-window" in notes_of(objects)
+    await written(ready, "PUT", f"{uid}/flags/a", {"enabled": True})
+    assert f"{PREFIX}force-window" not in notes_of(objects)
 
 
 async def waiting(objects: Objects, plan_hash: str = "ab12", at: str | None = None) -> None:
