@@ -187,6 +187,7 @@ def test_a_second_failure_is_told_again() -> None:
     assert world.cluster.reasons().count("UpgradeRolledBack") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", ["migrate", "start"])
 def test_a_crash_at_any_call_of_a_restore_ends_the_same(step: str, when: str) -> None:
