@@ -85,6 +85,11 @@ class SimFleet:
         self.hosts[name] = host
         return host
 
+    def add(self, name: str) -> SimHost:
+        """One more host, on any free port. From any thread."""
+        made: SimHost = self.call(lambda: self._add(name, 0))
+        return made
+
     async def _shut(self) -> None:
         for host in self.hosts.values():
             await host.close()

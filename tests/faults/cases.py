@@ -1,0 +1,223 @@
+"""Runs one case and judges its end."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.faults.apiproxy import ApiCall, ApiFault
+from tests.faults.journeys import Journey
+from tests.faults.kinds import Kind
+from tests.faults.world import Lab, NeverEnded, World
+from tests.simhost import Call, Fault, Phase
+
+from dotmac_operator.core import names, proxy
+
+_PROBES = ("/exec/{name}/start", "/containers/{name}/exec")
+"""An exec changes a host only when its command does; reads of the proxy among them are no points of their own."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A call to the host, or a write to the API, by its number in the journey."""
+
+    at: str
+    number: int
+    label: str
+
+
+@dataclass(frozen=True)
+class Case:
+    journey: Journey
+    kind: Kind
+    point: Point
+
+    def __str__(self) -> str:
+        return f"{self.journey.name}/{self.kind.name}@{self.point.at}-{self.point.number} ({self.point.label})"
+
+
+@dataclass
+class Outcome:
+    """What came of a case; no problems: all is as it should be."""
+
+    problems: list[str] = field(default_factory=list)
+    struck: bool = False
+    seconds: float = 0.0
+    end: Any = None
+    log: str = ""
+
+
+def record(lab: Lab, journey: Journey) -> tuple[list[Point], Any]:
+    """The points of a journey without a fault, and its end."""
+    points: list[Point] = []
+    with lab.world() as world:
+        journey.prepare(world)
+        world.settle()
+        hosts, writes = world.host.mutations, world.api.writes
+
+        def on_call(call: Call, phase: Phase) -> Fault | None:
+            if call.mutating and phase is Phase.BEFORE:
+                points.append(Point("host", call.mutation - hosts, _label(call)))
+            return None
+
+        def on_request(call: ApiCall, phase: Phase) -> ApiFault | None:
+            if call.write and phase is Phase.BEFORE:
+                points.append(Point("api", call.write - writes, call.label))
+            return None
+
+        world.on_call, world.on_request = on_call, on_request
+        journey.act(world)
+        world.wait(f"{journey.name} without a fault", lambda: journey.done(world))
+        world.settle()
+        world.on_call = world.on_request = None
+        problems = judge(world, journey)
+        assert not problems, f"{journey.name} without a fault: {problems}"
+        return points, picture(world)
+
+
+def _label(call: Call) -> str:
+    name = call.names[0] if call.names else ""
+    head, _, tail = name.rpartition("-")
+    # The last part of a container's name is a hash, of secrets too.
+    return f"{call.method} {call.template} {head if len(tail) == 8 and head else name}".strip()
+
+
+def run(lab: Lab, case: Case, wanted: Any) -> Outcome:
+    """The journey with the fault; `wanted` is its end without."""
+    outcome = Outcome()
+    began = time.monotonic()
+    with lab.world() as world:
+        try:
+            case.journey.prepare(world)
+            if case.kind.standby:
+                world.second()
+                time.sleep(1.5)  # until it watches
+            world.settle()
+            world.api.lists.clear()
+            _arm(world, case, outcome)
+            case.journey.act(world)
+            if case.kind.name in ("recreated", "edit-aba", "zombie"):
+                world.wait("the fault", lambda: outcome.struck, 20)
+                time.sleep(10.0 if case.kind.name == "zombie" else 1.0)
+            world.wait(str(case), lambda: case.journey.done(world))
+            world.settle()
+            world.wait(f"{case} at rest", lambda: case.journey.done(world), 20)
+            outcome.problems = judge(world, case.journey)
+            outcome.end = picture(world)
+            outcome.problems += [f"the end differs: {text}" for text in differences(wanted, outcome.end)]
+        except (NeverEnded, AssertionError) as error:
+            outcome.problems.append(str(error))
+        outcome.problems += sorted(set(world.violations))
+        outcome.log = world.operators[0].text()[-20000:] if outcome.problems else ""
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def _arm(world: World, case: Case, outcome: Outcome) -> None:
+    hosts, writes = world.host.mutations, world.api.writes
+
+    def on_call(call: Call, phase: Phase) -> Any:
+        here = call.mutating and phase is case.kind.phase and call.mutation - hosts == case.point.number
+        if outcome.struck or not here:
+            return None
+        outcome.struck = True
+        return case.kind.strike(world)
+
+    def on_request(call: ApiCall, phase: Phase) -> Any:
+        here = call.write and phase is case.kind.phase and call.write - writes == case.point.number
+        if outcome.struck or not here:
+            return None
+        outcome.struck = True
+        return case.kind.strike(world)
+
+    if case.kind.at == "host":
+        world.on_call = on_call
+    else:
+        world.on_request = on_request
+
+
+# ---- judging
+
+
+def judge(world: World, journey: Journey) -> list[str]:
+    """The invariants that hold at the end of every case."""
+    found = list(world.violations)
+    for where, text in world.said():
+        found += [f"a secret is in {where}" for value in world.secrets() if len(value) >= 8 and value in text]
+    if journey.rests:
+        found += _does_nothing_again(world)
+    return sorted(set(found))
+
+
+def _does_nothing_again(world: World) -> list[str]:
+    """A pass on demand changes nothing on the host."""
+    before = world.host.mutations
+    token = f"again-{before}"
+    world.patch(annotations={names.RECONCILE_REQUESTED_AT: token})
+    world.wait(
+        "a second pass", lambda: ((world.get() or {}).get("status") or {}).get("lastHandledReconcileAt") == token, 20
+    )
+    world.settle()
+    changes = world.host.mutations - before
+    return [f"a second pass made {changes} changes on the host"] if changes else []
+
+
+def picture(world: World) -> dict[str, Any]:
+    """The end, without what differs from run to run: ids, hashes, times."""
+
+    def look() -> dict[str, Any]:
+        engine = world.host.engine
+        containers = []
+        for container in engine.containers.values():
+            labels = container.body.get("Labels") or {}
+            role = labels.get(names.ROLE, container.name)
+            if role in names.ONE_SHOTS:
+                continue
+            containers.append(
+                (role, labels.get(names.INDEX), container.body["Image"], container.state, sorted(container.endpoints))
+            )
+        config = proxy.parse((engine.read(engine.get(names.PROXY_CONTAINER), proxy.AUTOSAVE) or b"").decode())
+        return {
+            "containers": sorted(containers, key=str),
+            "running one-shots": [c.name for c in engine.containers.values() if _one_shot(c) and c.state == "running"],
+            "networks": sorted(engine.networks.all),
+            "volumes": sorted(engine.volumes.all),
+            "routes": _routes(config),
+        }
+
+    made: dict[str, Any] = world.lab.fleet.call(look)
+    found = world.get()
+    status = (found or {}).get("status") or {}
+    made["conditions"] = {c["type"]: (c["status"], c["reason"]) for c in status.get("conditions", [])}
+    made["phase"] = status.get("phase")
+    made["release"] = status.get("release")
+    made["steps"] = {step["name"]: step["state"] for step in status.get("steps") or []}
+    made["planned"] = len((status.get("plan") or {}).get("actions") or [])
+    made["secrets"] = sorted(secret["metadata"]["name"] for secret in world.listed("secrets", "/api/v1"))
+    return made
+
+
+def _one_shot(container: Any) -> bool:
+    return (container.body.get("Labels") or {}).get(names.ROLE) in names.ONE_SHOTS
+
+
+def _routes(config: Any) -> list[str]:
+    """Host names that the proxy serves, each as often as it is there."""
+    found: Counter[str] = Counter()
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            for match in value.get("match", ()) if isinstance(value.get("match"), list) else ():
+                found.update(match.get("host", ()) if isinstance(match, dict) else ())
+            for part in value.values():
+                walk(part)
+        elif isinstance(value, list):
+            for part in value:
+                walk(part)
+
+    walk(config)
+    return sorted(found.elements())
+
+
+def differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    return [f"{key}: {wanted[key]} became {found.get(key)}" for key in wanted if wanted[key] != found.get(key)]

@@ -1,0 +1,111 @@
+"""What users do, each with the state before, the deed, and how its end is known."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tests.faults.world import BAD, NAME, NEW, World, condition
+
+from dotmac_operator.core import names
+
+
+@dataclass(frozen=True)
+class Journey:
+    name: str
+    prepare: Callable[[World], None]
+    act: Callable[[World], None]
+    done: Callable[[World], bool]
+    release: str = "erp-1"
+    """That serves in the end; empty: none."""
+    rests: bool = True
+    """Whether a pass on demand does nothing; after a rollback it tries the failed change once more, as it should."""
+
+
+def _nothing(world: World) -> None:
+    pass
+
+
+def _deployed(world: World) -> None:
+    world.create()
+    world.wait("the first deploy", lambda: ready(world))
+
+
+def _deployed_for_deletion(world: World) -> None:
+    world.create(deletion={"policy": "Delete"})
+    world.wait("the first deploy", lambda: ready(world))
+
+
+def _suspended(world: World) -> None:
+    _deployed(world)
+    world.patch({"state": "Suspended"})
+    world.wait("the suspension", lambda: suspended(world))
+
+
+def ready(world: World) -> bool:
+    return condition(world.get(), "Ready") == "True" and condition(world.get(), "Reconciling") == "False"
+
+
+def suspended(world: World) -> bool:
+    return condition(world.get(), "Suspended") == "True" and condition(world.get(), "Reconciling") == "False"
+
+
+def _serves(world: World, release: str) -> bool:
+    found = world.get()
+    progress = ((found or {}).get("status") or {}).get("release") or {}
+    return ready(world) and progress.get("current") == release and not progress.get("target")
+
+
+def _rolled_back(world: World) -> bool:
+    found = world.get()
+    if condition(found, "Stalled") != "True" or found is None:
+        return False
+    images = [
+        c.body["Image"] for c in list(world.host.engine.containers.values()) if names.is_app(c.body.get("Labels") or {})
+    ]
+    return found["status"]["release"]["current"] == "erp-1" and not any("bad" in image for image in images)
+
+
+def _break(world: World) -> None:
+    def remove() -> None:
+        engine = world.host.engine
+        web = next(c for c in engine.containers.values() if (c.body.get("Labels") or {}).get(names.ROLE) == "web")
+        engine.remove(web, force=True, volumes=False)
+
+    world.lab.fleet.call(remove)
+
+
+def _repaired(world: World) -> bool:
+    found = world.get()
+    running = [
+        c for c in list(world.host.engine.containers.values()) if (c.body.get("Labels") or {}).get(names.ROLE) == "web"
+    ]
+    return (
+        ready(world)
+        and bool(((found or {}).get("status") or {}).get("drift"))
+        and [c.state for c in running] == ["running"]
+    )
+
+
+def _delete(world: World) -> None:
+    world.may_remove_volumes = True
+    world.delete()
+
+
+def _gone(world: World) -> bool:
+    engine = world.host.engine
+    containers = [c for c in list(engine.containers.values()) if names.INSTANCE_UID in (c.body.get("Labels") or {})]
+    return world.get() is None and not containers
+
+
+JOURNEYS = {
+    journey.name: journey
+    for journey in (
+        Journey("deploy", _nothing, World.create, ready),
+        Journey("upgrade", _deployed, lambda w: w.patch({"releaseRef": {"name": NEW}}), lambda w: _serves(w, NEW), NEW),
+        Journey("rollback", _deployed, lambda w: w.patch({"releaseRef": {"name": BAD}}), _rolled_back, rests=False),
+        Journey("repair", _deployed, _break, _repaired),
+        Journey("suspend", _deployed, lambda w: w.patch({"state": "Suspended"}), suspended),
+        Journey("resume", _suspended, lambda w: w.patch({"state": "Running"}), ready),
+        Journey("delete", _deployed_for_deletion, _delete, _gone, "", rests=False),
+    )
+}
+__all__ = ["JOURNEYS", "NAME", "Journey"]

@@ -1,0 +1,40 @@
+"""Every case there is: journeys, times kinds, times points."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from tests.faults import cases
+from tests.faults.cases import Case, Outcome, Point
+from tests.faults.journeys import JOURNEYS, Journey
+from tests.faults.kinds import KINDS, Kind
+from tests.faults.world import Lab
+
+
+class Matrix:
+    """Made from one run of each journey without a fault."""
+
+    def __init__(self, lab: Lab, journeys: tuple[str, ...] = tuple(JOURNEYS)) -> None:
+        self._lab = lab
+        self._recorded: dict[str, tuple[list[Point], Any]] = {
+            name: cases.record(lab, JOURNEYS[name]) for name in journeys
+        }
+
+    def cases(self) -> Iterator[Case]:
+        for name, (points, _) in self._recorded.items():
+            for kind in KINDS.values():
+                if not kind.journeys or name in kind.journeys:
+                    yield from self._of(JOURNEYS[name], kind, points)
+
+    @staticmethod
+    def _of(journey: Journey, kind: Kind, points: list[Point]) -> Iterator[Case]:
+        """At every point, or at the first of each sort."""
+        seen = set()
+        for point in points:
+            if point.at != kind.at or (kind.name == "disk-full" and "/images/create" not in point.label):
+                continue
+            if kind.everywhere or point.label not in seen:
+                seen.add(point.label)
+                yield Case(journey, kind, point)
+
+    def run(self, case: Case) -> Outcome:
+        return cases.run(self._lab, case, self._recorded[case.journey.name][1])
