@@ -196,7 +196,7 @@ class ApiProxy:
                 self._watches.add(response)
                 async for chunk in got.content.iter_any():
                     await response.write(chunk)
-        except (aiohttp.ClientError, ConnectionError):
+        except (aiohttp.ClientError, ConnectionError, RuntimeError):  # RuntimeError: expired meanwhile
             if request.transport is not None:
                 request.transport.close()
         finally:
