@@ -78,7 +78,7 @@ class ApiProxy:
         self._tls = ssl.create_default_context(cafile=ca)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="api-proxy", daemon=True)
-        self._watches: set[web.StreamResponse] = set()
+        self._watches: dict[web.StreamResponse, aiohttp.ClientResponse] = {}
         self._transports: set[asyncio.Transport] = set()
         self.url = ""
 
@@ -193,25 +193,28 @@ class ApiProxy:
                 response.set_status(got.status)
                 response.content_type = "application/json"
                 await response.prepare(request)
-                self._watches.add(response)
+                self._watches[response] = got
                 async for chunk in got.content.iter_any():
                     await response.write(chunk)
         except (aiohttp.ClientError, ConnectionError, RuntimeError):  # RuntimeError: expired meanwhile
             if request.transport is not None:
                 request.transport.close()
         finally:
-            self._watches.discard(response)
+            self._watches.pop(response, None)
         return response
 
     async def _expire(self) -> None:
         status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410}
         line = json.dumps({"type": "ERROR", "object": {**status, "message": "too old resource version"}}).encode()
-        for response in list(self._watches):
+        for response, upstream in list(self._watches.items()):
             try:
                 await response.write(line + b"\n")
                 await response.write_eof()
             except (ConnectionError, RuntimeError):
                 continue
+            finally:
+                # Its handler ends, or the client's next request on this connection would wait behind it.
+                upstream.close()
 
     def _lose(self, transport: asyncio.Transport) -> web.Response:
         transport.abort()
