@@ -4,7 +4,7 @@ import base64
 import binascii
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -101,6 +101,19 @@ class KubeCluster:
     def _before_write(self) -> None:
         self._may_write()
         self.writes += 1
+
+    @_typed
+    def count(self, namespaces: Sequence[str]) -> int:
+        """Objects of all our kinds; `namespaces` are those that are watched, none for all of them."""
+        total = 0
+        for kind in KINDS:
+            for namespace in namespaces if kind.scope == "Namespaced" and namespaces else [""]:
+                place = (GROUP, VERSION, namespace) if namespace else (GROUP, VERSION)
+                scope = "namespaced" if namespace else "cluster"
+                listing = getattr(self._custom, f"list_{scope}_custom_object")
+                page = listing(*place, kind.plural, limit=1, _request_timeout=TIMEOUT)
+                total += len(page["items"]) + int(page["metadata"].get("remainingItemCount") or 0)
+        return total
 
     @_typed
     def secret(self, namespace: str, name: str) -> Mapping[str, SecretStr] | None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
@@ -112,6 +113,8 @@ class HostFacts:
     """Reference -> image, for the references that were asked for."""
     proxy_config: str | None = None
     """The proxy's live configuration (JSON text), or None when there is no running proxy."""
+    proxy_parsed: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    """`proxy_config` parsed once for all Instances of the host; not to be changed. None: not parsed yet."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ runs, and loaded whole, which Caddy does atomically. A route belongs to an Insta
 keeps. Source of the format: https://caddyserver.com/docs/json/
 """
 
-import copy
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -111,7 +110,7 @@ def turned(config: Config) -> Config:
     always). So each server has one more, a socket that nobody uses, which changes its name.
     Source: caddyhttp, App.Stop.
     """
-    made = copy.deepcopy(config)
+    made = _opened(config)
     turn = 1 - turn_of(config)
     for name, server in made["apps"]["http"]["servers"].items():
         server["listen"] = _listen(443 if name == SECURE else 80, name, turn)
@@ -135,11 +134,23 @@ def with_route(config: Config, route: Route, proxy: Proxy) -> Config:
 
 
 def without_route(config: Config, owner: str) -> Config:
-    made = copy.deepcopy(config)
+    made = _opened(config)
     for server in made["apps"]["http"]["servers"].values():
         server["routes"] = [route for route in server.get("routes", []) if owner_of(route) != owner]
     _forget_subjects(made)
     return made
+
+
+def _opened(config: Config) -> Config:
+    """A copy whose servers and policies may be changed. Routes are shared: nothing here changes one in place, and a
+    deep copy of a full host's configuration for each of its routes would take a second."""
+    apps = dict(config["apps"])
+    apps["http"] = dict(apps["http"])
+    apps["http"]["servers"] = {name: dict(server) for name, server in apps["http"]["servers"].items()}
+    if _policies(config):
+        policies = [dict(policy) for policy in _policies(config)]
+        apps["tls"] = apps["tls"] | {"automation": apps["tls"]["automation"] | {"policies": policies}}
+    return config | {"apps": apps}
 
 
 def _forget_subjects(config: Config) -> None:

@@ -1,11 +1,13 @@
 """Kubernetes quantities, as much as limits need. Source: the resource.Quantity notation."""
 
 from decimal import ROUND_CEILING, Decimal
+from functools import lru_cache
 
 _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _DECIMAL = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
+@lru_cache(1024)
 def memory_bytes(quantity: str) -> int:
     """`512Mi` -> bytes, rounded up."""
     for suffix, factor in (_BINARY | _DECIMAL).items():

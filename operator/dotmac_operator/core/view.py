@@ -144,7 +144,8 @@ class View:
 
     @cached_property
     def config(self) -> proxy.Config | None:
-        return proxy.parse(self.facts.proxy_config)
+        parsed = self.facts.proxy_parsed
+        return proxy.parse(self.facts.proxy_config) if parsed is None else dict(parsed)
 
     @cached_property
     def route(self) -> proxy.Route | None:

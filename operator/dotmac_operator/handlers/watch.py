@@ -1,7 +1,7 @@
 """Kopf handlers: they take versions of objects in and wake reconcilers, nothing else.
 
-Why `index` and `event` and not `daemon`: see ADR 0002. In short, Kopf starts no daemon for an object that is already
-being deleted, so an operator that restarts in the middle of a deletion would let go of the object with its containers
+Why `event` and not `daemon`: see ADR 0002. In short, Kopf starts no daemon for an object that is already being
+deleted, so an operator that restarts in the middle of a deletion would let go of the object with its containers
 still on the host; and its other handlers write annotations to users' objects.
 """
 
@@ -12,6 +12,7 @@ import kopf
 
 from dotmac_crds.base import GROUP, VERSION
 from dotmac_crds.kinds import KINDS
+from dotmac_operator.handlers.firstlists import FirstLists
 from dotmac_operator.handlers.routing import Routing
 from dotmac_operator.handlers.workers import Workers
 from dotmac_operator.reconcile.ports import Body
@@ -19,43 +20,55 @@ from dotmac_operator.reconcile.store import Resource, Store, parse, relevant
 
 
 class Watch:
-    """Feeds the store before any handler runs: Kopf fills all indexes first, so no Release is missed at a start."""
+    """Feeds the store, each version parsed once, and wakes nobody before the store is full."""
 
     def __init__(
-        self, store: Store, routing: Routing, workers: Workers, told: Callable[[Body, bool], None] = lambda *_: None
+        self,
+        store: Store,
+        routing: Routing,
+        workers: Workers,
+        first: FirstLists,
+        told: Callable[[Body, bool], None] = lambda *_: None,
     ) -> None:
         """`told` hears of each version that comes, and whether the first lists of all kinds are taken in."""
         self._told = told
         self._store = store
         self._routing = routing
         self._workers = workers
-        self._relevant: set[tuple[str, str]] = set()
+        self._first = first
+        self._held: set[tuple[str, str]] = set()
+        """What waits for the first lists."""
         self._seen: dict[tuple[str, str], Resource[Any, Any]] = {}
         """The last version that came by the watch. Not the store's: an answer to a write of ours may have put a user's
         edit into that before the watch tells of it."""
+        first.on_complete = self._let_go
 
     def register(self, registry: kopf.OperatorRegistry) -> None:
         for kind in KINDS:
-            kopf.index(GROUP, VERSION, kind.plural, id=f"store-{kind.plural}", registry=registry)(self._index)
             kopf.on.event(GROUP, VERSION, kind.plural, id=f"wake-{kind.plural}", registry=registry)(self._event)
 
-    async def _index(self, body: kopf.Body, **_: Any) -> None:
-        self._told(dict(body), False)
-        self._store.put(dict(body))
-        now = parse(dict(body))
-        place = (now.ref.kind, now.key)
-        if relevant(self._seen.get(place), now):
-            self._relevant.add(place)
-        self._seen[place] = now
-
     async def _event(self, event: kopf.RawEvent, body: kopf.Body, **_: Any) -> None:
-        self._told(dict(body), True)
-        resource = parse(dict(body))
-        place = (resource.ref.kind, resource.key)
+        version = dict(body)
+        now = parse(version)
+        place = (now.ref.kind, now.key)
         if event["type"] == "DELETED":
-            self._store.drop(*place, resource.ref.uid)
+            self._store.drop(*place, now.ref.uid)
             self._seen.pop(place, None)
-            self._routing.changed(resource)
-        elif place in self._relevant:
-            self._relevant.discard(place)
-            self._routing.changed(resource)
+            self._held.discard(place)
+            changed = True
+        else:
+            self._store.keep(now)
+            changed = relevant(self._seen.get(place), now)
+            self._seen[place] = now
+        if changed and self._first.complete:
+            self._routing.changed(now)
+        elif changed:
+            self._held.add(place)
+        self._first.came(*place)
+        self._told(version, self._first.complete)
+
+    def _let_go(self) -> None:
+        """Everything is there: each object gets its pass, and none has to be told of another."""
+        held, self._held = self._held, set()
+        for place in held:
+            self._workers.wake(*place)

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from dotmac_operator.core import names, proxy
@@ -16,6 +17,8 @@ log = logging.getLogger(__name__)
 
 IGNORED_ACTIONS = ("exec_create", "exec_start", "exec_die", "top", "attach", "resize", "archive-path", "extract-to-dir")
 """Health checks run as execs every few seconds in every container; they say nothing about what exists."""
+OPEN_SECONDS = 5.0
+"""How long to wait for the event stream; longer ones open while their host is read already."""
 STALE_AFTER = 300.0
 """Seconds after which even a quiet host is read again."""
 
@@ -42,6 +45,7 @@ class Inventory:
         self._streaming = False
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._opened = threading.Event()
         self._stream: EventStream | None = None
         self._images: dict[str, ImageFact] = {}
         self._inspected: dict[str, Inspected] = {}
@@ -51,11 +55,20 @@ class Inventory:
         """Times that the event stream ended or fell silent."""
 
     def start(self) -> None:
-        """Begins to listen for events; call it once the host has answered."""
+        """Begins to listen for events; call it once the host has answered.
+
+        Returns when the stream is open, or does not open: what is read before that would have to be read again.
+        """
         if self._thread is None:
             name = f"events-{self.host.address.name}"
             self._thread = threading.Thread(target=self._listen, name=name, daemon=True)
             self._thread.start()
+            self._opened.wait(OPEN_SECONDS)
+
+    @property
+    def started(self) -> bool:
+        """Whether the host has answered in this process."""
+        return self._thread is not None
 
     def close(self) -> None:
         """Ends the event thread, also while it waits for an event: a successor needs the host's one event channel."""
@@ -124,34 +137,24 @@ class Inventory:
             if kept is None or self._must_read(kept):
                 kept = self._read()
             wanted = self._wanted_images(images)
-        return HostFacts(
-            kept.facts.revision,
-            kept.facts.containers,
-            kept.facts.networks,
-            kept.facts.volumes,
-            wanted,
-            kept.facts.proxy_config,
-        )
+        return replace(kept.facts, images=wanted)
 
     def _must_read(self, kept: _Kept) -> bool:
         changed = kept.facts.revision != self._dirty
         return changed or not self._streaming or time.monotonic() - kept.at > STALE_AFTER
 
     def _read(self) -> _Kept:
-        engine = self.host.engine
         revision = self._settled()  # before the lists: what changes meanwhile makes the next read go to the host again
-        containers = tuple(engine.containers([names.MANAGED]))
+        read = self._lists()
+        containers = read.containers
         self._inspect_the_rest(containers)
         ids = {container.id for container in containers}
         self._inspected = {id_: found for id_, found in self._inspected.items() if id_ in ids}
-        networks = tuple(engine.networks())
-        containers = tuple(self._complete(c, {n.name: n.id for n in networks}) for c in containers)
-        facts = HostFacts(
-            revision=revision,
-            containers=containers,
-            networks=networks,
-            volumes=tuple(engine.volumes()),  # all: one of our names may be somebody else's
-            proxy_config=self._proxy_config(containers),
+        ids_of = {network.name: network.id for network in read.networks}
+        containers = tuple(self._complete(c, ids_of) for c in containers)
+        config = read.proxy_config if _runs_proxy(containers) else None
+        facts = replace(
+            read, revision=revision, containers=containers, proxy_config=config, proxy_parsed=proxy.parse(config)
         )
         self._kept = _Kept(facts, time.monotonic())
         return self._kept
@@ -166,12 +169,24 @@ class Inventory:
         }
         return replace(container, networks=there, inspected=self._inspected.get(container.id))
 
-    def _proxy_config(self, containers: Iterable[ContainerFact]) -> str | None:
-        running = next((c for c in containers if c.name == names.PROXY_CONTAINER and c.running), None)
-        if running is None:
-            return None
+    def _lists(self) -> HostFacts:
+        """All of them at the same time, so that a host far away costs one round trip and not four."""
+        engine = self.host.engine
+        with ThreadPoolExecutor(3, thread_name_prefix="lists") as threads:
+            networks, volumes = threads.submit(engine.networks), threads.submit(engine.volumes)
+            config = threads.submit(self._proxy_config)
+            containers = tuple(engine.containers([names.MANAGED]))
+            return HostFacts(
+                revision=0,
+                containers=containers,
+                networks=tuple(networks.result()),
+                volumes=tuple(volumes.result()),  # all: one of our names may be somebody else's
+                proxy_config=config.result(),
+            )
+
+    def _proxy_config(self) -> str | None:
         try:
-            return self.host.engine.read_file(running.id, proxy.AUTOSAVE).decode()
+            return self.host.engine.read_file(names.PROXY_CONTAINER, proxy.AUTOSAVE).decode()
         except NotFound:
             return None
 
@@ -195,6 +210,7 @@ class Inventory:
                 self._began = time.monotonic()
                 self._streaming = True
                 self.invalidate()
+                self._opened.set()
                 if self._closed.is_set():
                     self._stream.close()  # close() came before there was a stream to close
                 for event in self._stream:
@@ -210,6 +226,7 @@ class Inventory:
             except Exception:
                 log.exception("event stream of %s failed", self.host.address.name)
             self._streaming = False
+            self._opened.set()
             self.breaks += 1
             self.invalidate()
             self._on_event(None)
@@ -252,6 +269,10 @@ def _on_proxy(event: DockerEvent) -> bool:
     ours = f"exec_start: {' '.join(proxy.RELOAD_ARGV)}"
     inside = event.type == "container" and event.attributes.get("name") == names.PROXY_CONTAINER
     return inside and event.action.startswith("exec_start: ") and event.action.strip() != ours
+
+
+def _runs_proxy(containers: Iterable[ContainerFact]) -> bool:
+    return any(c.name == names.PROXY_CONTAINER and c.running for c in containers)
 
 
 def _touched(event: DockerEvent) -> str:

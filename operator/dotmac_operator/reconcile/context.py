@@ -52,6 +52,8 @@ class Contexts:
     def __init__(self, store: Store, cluster: Cluster) -> None:
         self._store = store
         self._cluster = cluster
+        self._claims: dict[str, tuple[int, tuple[Neighbour, ...]]] = {}
+        """Server's key -> its Instances, at a revision of the store."""
 
     def place(self, instance: Instance, spec: InstanceSpec) -> str:
         """The name of the Instance's Server: the recorded one, the one of serverRef, or the best that fits.
@@ -150,9 +152,19 @@ class Contexts:
 
     def neighbours(self, instance: Instance, server: Server) -> tuple[Neighbour, ...]:
         """The other Instances of a Server."""
-        others = self._store.instances_on(server.ref.namespace, server.ref.name)
-        made = (self._neighbour(other, server) for other in others if other.ref.uid != instance.ref.uid)
-        return tuple(sorted((n for n in made if n is not None), key=lambda n: n.key))
+        return tuple(claim for claim in self._on(server) if claim.uid != instance.ref.uid)
+
+    def _on(self, server: Server) -> tuple[Neighbour, ...]:
+        """All Instances of a Server, made once for all of their passes while nothing changes."""
+        revision = self._store.revision  # before looking: a change meanwhile makes the next one look again
+        known = self._claims.get(server.key)
+        if known is not None and known[0] == revision:
+            return known[1]
+        here = self._store.instances_on(server.ref.namespace, server.ref.name)
+        claims = (self._neighbour(each, server) for each in here)
+        made = tuple(sorted((claim for claim in claims if claim is not None), key=lambda claim: claim.key))
+        self._claims[server.key] = (revision, made)
+        return made
 
     def memory_of(self, instance: Instance) -> int:
         """Bytes that an Instance may take; 0 while it is archived, or its Release or class is unknown."""

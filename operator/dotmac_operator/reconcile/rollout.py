@@ -149,9 +149,11 @@ class Rollout:
         spec = self.instance.spec
         assert spec is not None  # noqa: S101 - _reconcile has looked, and _moved ends a pass on another version
         now = services.clock()
+        inventory = services.hosts.inventory(self.server_key)
+        if (inventory is None or not inventory.started) and self._server_was_ready():
+            raise NotConnectedYet  # before anything is read: a whole fleet comes by here after a restart
         context = services.contexts.load(self.instance, spec, now)
         server = services.contexts.server_view(context.server)
-        inventory = services.hosts.inventory(context.server.key)
         if not server.ready:
             raise NotYet("ServerNotReady", f"Server {server.name} is not ready: {server.message}")
         if inventory is None:
@@ -172,6 +174,10 @@ class Rollout:
             token=self.instance.reconcile_token or "",
         )
         return replace(view, memory=self.kept.observe(view)), context, inventory
+
+    def _server_was_ready(self) -> bool:
+        server = self.services.store.server(self.server_key)
+        return server is not None and is_true(server.status.conditions, "Ready")
 
     def _converged(self, view: View, made: Plan, context: Context, inventory: Inventory) -> Outcome | None:
         if made.state == "Running" and not self._still_healthy(view, context, inventory):

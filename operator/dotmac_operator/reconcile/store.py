@@ -62,6 +62,14 @@ type Release = Resource[ReleaseSpec, ReleaseStatus]
 type InstanceClass = Resource[InstanceClassSpec, InstanceClassStatus]
 
 
+def ref_of(body: Body) -> ObjectRef:
+    """Which version of which object it is."""
+    meta = body["metadata"]
+    return ObjectRef(
+        body["kind"], meta.get("namespace", ""), meta["name"], meta.get("uid", ""), meta.get("resourceVersion", "")
+    )
+
+
 def parse(body: Body) -> Resource[Any, Any]:
     """An object as the API server sends it. An unreadable spec is kept as such, an unreadable status is empty."""
     meta = body["metadata"]
@@ -75,11 +83,8 @@ def parse(body: Body) -> Resource[Any, Any]:
         status = status_model.model_validate(body.get("status") or {})
     except ValidationError:
         status = status_model()
-    ref = ObjectRef(
-        body["kind"], meta.get("namespace", ""), meta["name"], meta.get("uid", ""), meta.get("resourceVersion", "")
-    )
     return Resource(
-        ref=ref,
+        ref=ref_of(body),
         generation=meta.get("generation", 1),
         deleting="deletionTimestamp" in meta,
         finalizers=tuple(meta.get("finalizers") or ()),
@@ -97,34 +102,53 @@ class Store:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._objects: dict[tuple[str, str], Resource[Any, Any]] = {}
+        self._objects: dict[str, dict[str, Resource[Any, Any]]] = {kind: {} for kind in _MODELS}
+        """Kind -> key -> object."""
+        self._here: dict[tuple[str, str], dict[str, Instance]] = {}
+        """(namespace, Server) -> the Instances on it by key."""
         self._gone: dict[str, None] = {}
+        self.revision = 0
+        """Grows with every change, so that what was computed from the store can be kept until then."""
 
     def put(self, body: Body) -> tuple[Resource[Any, Any] | None, Resource[Any, Any]]:
+        """Parses a version and keeps it."""
+        return self.keep(parse(body))
+
+    def keep(self, fresh: Resource[Any, Any]) -> tuple[Resource[Any, Any] | None, Resource[Any, Any]]:
         """Takes a version in; returns (the one before, the one now). An older version than the kept one is ignored.
 
         So is any version of an object that was dropped: the answer to our last write may come after the watch's word
         that the object is gone, and a ghost would hold its name, its memory and its Server for good.
         """
-        fresh = parse(body)
-        place = (fresh.ref.kind, fresh.key)
         with self._lock:
             if fresh.ref.uid in self._gone:
                 return fresh, fresh
-            kept = self._objects.get(place)
+            kept = self._objects[fresh.ref.kind].get(fresh.key)
             if kept is not None and kept.ref.uid == fresh.ref.uid and _older(fresh, kept):
                 return kept, kept
-            self._objects[place] = fresh
+            self._replace(kept, fresh)
             return kept, fresh
+
+    def _replace(self, kept: Resource[Any, Any] | None, fresh: Resource[Any, Any] | None) -> None:
+        """Readers without the lock find the old one or the new one, never none in between."""
+        self.revision += 1
+        if kept is not None and kept.ref.kind == "Instance":
+            self._here[_home(kept)].pop(kept.key)
+        if fresh is not None:
+            self._objects[fresh.ref.kind][fresh.key] = fresh
+            if fresh.ref.kind == "Instance":
+                self._here.setdefault(_home(fresh), {})[fresh.key] = fresh
+        elif kept is not None:
+            del self._objects[kept.ref.kind][kept.key]
 
     def drop(self, kind: str, key: str, uid: str) -> None:
         with self._lock:
             self._gone[uid] = None
             if len(self._gone) > GONE_KEPT:
                 del self._gone[next(iter(self._gone))]
-            kept = self._objects.get((kind, key))
+            kept = self._objects[kind].get(key)
             if kept is not None and kept.ref.uid == uid:
-                del self._objects[(kind, key)]
+                self._replace(kept, None)
 
     def instance(self, key: str) -> Instance | None:
         found: Instance | None = self._get("Instance", key)
@@ -153,15 +177,20 @@ class Store:
 
     def instances_on(self, namespace: str, server: str) -> list[Instance]:
         """Instances whose choice of Server is recorded, or fixed by serverRef, to be this one."""
-        return [i for i in self.instances() if i.ref.namespace == namespace and server_name(i) == server]
+        with self._lock:
+            return list(self._here.get((namespace, server), {}).values())
 
     def _get(self, kind: str, key: str) -> Any:
-        with self._lock:
-            return self._objects.get((kind, key))
+        # One look into a dictionary is atomic: no lock, which hundreds of passes would wait for.
+        return self._objects[kind].get(key)
 
     def _all(self, kind: str) -> list[Any]:
         with self._lock:
-            return [made for (found, _), made in self._objects.items() if found == kind]
+            return list(self._objects[kind].values())
+
+
+def _home(instance: Instance) -> tuple[str, str]:
+    return instance.ref.namespace, server_name(instance) or ""
 
 
 def server_name(instance: Instance) -> str | None:

@@ -12,7 +12,8 @@ from tests.kits.controlplane import ControlPlane, control_plane  # noqa: F401 - 
 from tests.kits.tenant import INSTANCE, RELEASE, SERVER
 
 from dotmac_crds.base import API_VERSION, FINALIZER
-from dotmac_operator import main
+from dotmac_operator import kube, main
+from dotmac_operator.handlers.firstlists import FirstLists
 from dotmac_operator.handlers.routing import Routing
 from dotmac_operator.handlers.watch import Watch
 from dotmac_operator.handlers.workers import Workers
@@ -70,7 +71,10 @@ async def test_a_watched_object_is_seen_and_left_as_it_is(
     with ThreadPoolExecutor(4) as pool:
         workers = Workers({k: pass_of(k) for k in ("Instance", "Server", "Release", "InstanceClass")}, pool, 600.0)
         workers.start(asyncio.get_running_loop())
-        Watch(store, Routing(store, workers.wake), workers).register(registry)
+        first = FirstLists()
+        Watch(store, Routing(store, workers.wake), workers, first).register(registry)
+        cluster = kube.KubeCluster(kube.connect())
+        first.expect(cluster.count(settings.namespaces))
         running = asyncio.create_task(
             kopf.operator(
                 registry=registry,

@@ -9,6 +9,7 @@ from tests.kits.tenant import INSTANCE, RELEASE
 
 from dotmac_operator.core import names
 from dotmac_operator.core.facts import DockerEvent
+from dotmac_operator.handlers.firstlists import FirstLists
 from dotmac_operator.handlers.routing import Routing
 from dotmac_operator.handlers.watch import Watch
 from dotmac_operator.handlers.workers import Workers
@@ -77,15 +78,19 @@ def test_events_of_hosts(world: World, wakes: Wakes) -> None:
     assert wakes.taken() == {HOST}
 
 
+def all_there() -> FirstLists:
+    made = FirstLists()
+    made.expect(0)
+    return made
+
+
 async def see(watch: Watch, body: dict[str, Any], type_: Any = "MODIFIED") -> None:
-    """One event, as Kopf delivers it: the index first."""
-    if type_ != "DELETED":
-        await watch._index(body=body)  # type: ignore[arg-type]
+    """One event, as Kopf delivers it."""
     await watch._event(event={"type": type_, "object": body}, body=body)  # type: ignore[arg-type,typeddict-item]
 
 
 async def test_only_changes_that_matter_wake(world: World, wakes: Wakes) -> None:
-    watch = Watch(world.store, Routing(world.store, wakes), Workers({}, None, 1.0))  # type: ignore[arg-type]
+    watch = Watch(world.store, Routing(world.store, wakes), Workers({}, None, 1.0), all_there())  # type: ignore[arg-type]
     body = copy.deepcopy(world.cluster.get(*ACME))
     await see(watch, body, "ADDED")
     assert ACME in wakes.taken()
@@ -103,7 +108,7 @@ async def test_only_changes_that_matter_wake(world: World, wakes: Wakes) -> None
 
 async def test_an_edit_that_came_with_the_answer_to_a_write_still_wakes(world: World, wakes: Wakes) -> None:
     """Regression: the store knew the edit already when the watch told of it, so nobody took it up until the resync."""
-    watch = Watch(world.store, Routing(world.store, wakes), Workers({}, None, 1.0))  # type: ignore[arg-type]
+    watch = Watch(world.store, Routing(world.store, wakes), Workers({}, None, 1.0), all_there())  # type: ignore[arg-type]
     await see(watch, copy.deepcopy(world.cluster.get(*ACME)), "ADDED")
     wakes.clear()
     world.edit(*ACME, orgName="Edited")
