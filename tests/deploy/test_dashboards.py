@@ -1,0 +1,113 @@
+"""Alerts and dashboard ask for metrics and labels that exist, in a form that Prometheus and Grafana take."""
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dotmac_operator.core import status
+from dotmac_operator.serving import reference
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+ALERTS = DEPLOY / "prometheus" / "alerts.yaml"
+DASHBOARD = DEPLOY / "grafana" / "dashboard.json"
+# Words of PromQL that could be taken for the name of a metric or a label.
+WORDS = {
+    *("sum", "count", "rate", "increase", "by", "on", "or", "and", "vector", "absent", "histogram_quantile", "le"),
+    *("label_values",),
+}
+SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum"), "gauge": ("",), "info": ("_info",)}
+STRINGS, RANGES, NAMES = re.compile(r'"[^"]*"'), re.compile(r"\[\w+\]"), re.compile(r"[a-zA-Z_]\w*")
+
+
+def series() -> dict[str, set[str]]:
+    """Name of each series -> its labels."""
+    return {
+        family.name + suffix: set(reference.LABELS.get(family.name, ()))
+        for family in reference.families()
+        for suffix in SUFFIXES[family.type]
+    }
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
+
+
+def queries() -> Iterator[tuple[str, str]]:
+    for rule in alerts():
+        yield rule["alert"], rule["expr"]
+    dashboard = json.loads(DASHBOARD.read_text())
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            yield panel["title"], target["expr"]
+    yield "variable", dashboard["templating"]["list"][1]["definition"]
+
+
+@pytest.mark.parametrize(("where", "query"), list(queries()))
+def test_every_name_in_a_query_exists(where: str, query: str) -> None:
+    known = series()
+    names = set(NAMES.findall(RANGES.sub("", STRINGS.sub("", query)))) - WORDS
+    metrics = names & set(known)
+    assert metrics, f"{where}: none of {sorted(names)} is a metric"
+    labels = set().union(*(known[name] for name in metrics))
+    assert names - metrics <= labels, f"{where}: {sorted(names - metrics - labels)}"
+
+
+def test_the_phases_in_queries_exist() -> None:
+    source = Path(status.__file__).read_text()
+    for where, query in queries():
+        for told in re.findall(r'phase=~?"([^"]*)"', query):
+            for phase in told.split("|"):
+                assert f'"{phase}"' in source, (where, phase)
+
+
+def test_alerts_say_how_bad_it_is_and_what_to_do() -> None:
+    names = [rule["alert"] for rule in alerts()]
+    assert len(names) == len(set(names))
+    for rule in alerts():
+        assert rule["labels"]["severity"] in ("critical", "warning", "info"), rule["alert"]
+        assert set(rule["annotations"]) == {"summary", "description"}, rule["alert"]
+
+
+@pytest.mark.parametrize("arguments", [("check", "rules", "alerts.yaml"), ("test", "rules", "alerts.test.yaml")])
+def test_prometheus_takes_the_rules(arguments: tuple[str, ...]) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed (Debian: prometheus)")
+    done = subprocess.run([promtool, *arguments], cwd=ALERTS.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_dashboard_is_what_its_generator_writes() -> None:
+    """Else: python deploy/grafana/generate.py > deploy/grafana/dashboard.json"""
+    spec = importlib.util.spec_from_file_location("generate_dashboard", DEPLOY / "grafana" / "generate.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert json.loads(DASHBOARD.read_text()) == module.dashboard()
+
+
+def test_the_dashboard_has_what_grafana_wants() -> None:
+    made = json.loads(DASHBOARD.read_text())
+    assert {"uid", "title", "schemaVersion", "panels", "templating", "time"} <= set(made)
+    assert len({panel["id"] for panel in made["panels"]}) == len(made["panels"])
+    taken: set[tuple[int, int]] = set()
+    for panel in made["panels"]:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        taken |= cells
+        assert panel["datasource"]["uid"] == "${datasource}"
+        assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
