@@ -30,6 +30,8 @@ SAME = {
 }
 type Object = dict[str, Any]
 
+pytestmark = pytest.mark.slow
+
 
 @cache
 def kustomized(path: Path) -> tuple[Object, ...]:

@@ -954,6 +954,7 @@ JOURNEYS: dict[str, Callable[[], World]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("name", JOURNEYS)
 def test_a_crash_at_any_call_ends_the_same(name: str, when: str) -> None:
