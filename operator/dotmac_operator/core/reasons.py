@@ -158,7 +158,7 @@ REASONS: dict[str, Reason] = {
     "DockerAbsent": Reason(
         "tried again",
         "No Docker client or no engine.",
-        "Install or start Docker on the host, or set `bootstrap.docker`.",
+        "Install or start Docker on the host.",
     ),
     "DockerTooOld": Reason("needs you", "The engine is older than 20.10.", "Upgrade Docker on the host."),
     "ForwardingRefused": Reason(
