@@ -23,7 +23,9 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_tuning_tells_every_setting_and_no_other() -> None:
     text = (ROOT / "deploy" / "docs" / "tuning.md").read_text()
     table = text.partition("## The operator's settings")[2].partition("## Measured")[0]
-    assert re.findall(r"^\| `([A-Z_]+[A-Z])` \|", table, re.MULTILINE) == [name.upper() for name in Settings.model_fields]
+    assert re.findall(r"^\| `([A-Z_]+[A-Z])` \|", table, re.MULTILINE) == [
+        name.upper() for name in Settings.model_fields
+    ]
 
 
 def test_every_setting_on_a_page_exists() -> None:
