@@ -9,7 +9,7 @@ from tests.bench import registry
 from dotmac_operator.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*(ROOT / "deploy" / "docs").glob("*.md"), *ROOT.glob("*.md")])
+PAGES = sorted([*(ROOT / "deploy" / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 MODULE = re.compile(r"python (deploy/\S+\.py|-m [a-z_.]+)")
 

@@ -153,7 +153,7 @@ REASONS: dict[str, Reason] = {
         "`spec.user`, the Secret of `spec.credentialsRef`, the host's authorized_keys.",
     ),
     "DockerNotPermitted": Reason(
-        "needs you", "The user may not use Docker's socket.", "Add the user to the group `docker`, or set `useSudo`."
+        "needs you", "The user may not use Docker's socket.", "Add the user to the group `docker` on the host."
     ),
     "DockerAbsent": Reason(
         "tried again",
