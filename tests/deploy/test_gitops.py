@@ -9,6 +9,7 @@ from typing import Any
 import lupa.lua51
 import pytest
 import yaml
+from tests.kits.fakes import World, prepared, upgrade
 from tests.kits.tenant import (
     NOW,
     config_of,
@@ -298,3 +299,45 @@ def test_crds_operator_and_tenants_come_in_this_order() -> None:
     for path in ours:
         folder = DEPLOY.parent / path
         assert any((folder / name).is_file() for name in ("kustomization.yaml", "Kustomization")), path
+
+
+def test_ready_and_reconciling_at_once_is_not_well() -> None:
+    both = [condition("Ready", True, "Converged"), condition("Reconciling", True, "Progressing")]
+    obj = wrap({"observedGeneration": GENERATION, "conditions": [made.to_wire() for made in both]})
+    for kind in ("Instance", "Server"):
+        assert (kstatus(obj), argo(kind, obj)[0]) == ("InProgress", PROGRESSING)
+
+
+def watched(world: World) -> list[tuple[str, str, bool]]:
+    """(kstatus, Argo CD's health, served as the spec says) at each status of the Instance that is written."""
+    made: list[tuple[str, str, bool]] = []
+    write = world.cluster.apply_status
+
+    def apply(ref: Any, status: dict[str, Any]) -> dict[str, Any]:
+        body = write(ref, status)
+        if ref.kind == "Instance":
+            release = body["status"].get("release", {}).get("current")
+            served = world.engine.served("acme.erp.example") == 200 and release == body["spec"]["releaseRef"]["name"]
+            made.append((kstatus(body), argo("Instance", body)[0], served))
+        return body
+
+    world.cluster.apply_status = apply  # type: ignore[method-assign]
+    world.restart()
+    return made
+
+
+def test_a_whole_deploy_and_an_upgrade_are_never_well_too_early() -> None:
+    world = prepared()
+    seen = watched(world)
+    world.settle()
+    assert len(seen) > 5
+    assert {told[:2] for told in seen[:-1]} == {("InProgress", PROGRESSING)}
+    assert seen[-1] == ("Current", HEALTHY, True)
+    seen.clear()
+    upgrade(world)
+    body = world.cluster.get("Instance", "tenants/acme")
+    assert (kstatus(body), argo("Instance", body)[0]) == ("InProgress", PROGRESSING), "edited, and not looked at yet"
+    world.settle()
+    assert len(seen) > 3
+    assert all(served for current, health, served in seen if current == "Current" or health == HEALTHY)
+    assert seen[-1] == ("Current", HEALTHY, True)
