@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -9,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 from tests.kits.controlplane import ControlPlane
 from tests.kits.mirrored import Objects, cluster, engine, objects, until
+from tests.kits.rights import facade_kubeconfig
 from tests.kits.unprivileged import free_port
 
 from dotmac_api.facade import build_facade
@@ -17,11 +19,15 @@ from dotmac_api.settings import Settings
 __all__ = ["cluster", "engine", "objects"]
 
 
+@pytest.fixture(scope="session")
+def rights(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kubeconfig of the facade's account, with the rights that deploy/kustomize grants and no others, enforced."""
+    return facade_kubeconfig(cluster, tmp_path_factory.mktemp("facade-rights") / "kubeconfig", "default")
+
+
 @pytest.fixture
-def fleet_settings(settings: Settings, cluster: ControlPlane) -> Settings:
-    return settings.model_copy(
-        update={"kubeconfig": cluster.kubeconfig, "mirror_enabled": True, "webhooks_enabled": True}
-    )
+def fleet_settings(settings: Settings, rights: Path) -> Settings:
+    return settings.model_copy(update={"kubeconfig": rights, "mirror_enabled": True, "webhooks_enabled": True})
 
 
 @pytest.fixture
