@@ -20,6 +20,7 @@ from dotmac_local.demo.processes import CommandFailed, Daemon
 from dotmac_local.demo.progress import Progress, credentials, is_ready, log_in
 from dotmac_local.demo.report import PartFailed, console, part, say, show_failure
 from dotmac_local.demo.state import DIRECTORY, ENV_FILE, LOGS, USER, Settings
+from dotmac_local.demo.subnets import free_pool, used_networks
 
 READY_WITHIN = 480.0
 """Seconds until both Instances must be Ready: the promise for a cold start."""
@@ -83,6 +84,8 @@ def start_host(settings: Settings) -> Settings:
     """The Docker host: Engine, user, sshd, images."""
     with part("Docker engine", f"see {LOGS / 'dockerd.log'}; a Docker of this machine that runs is used instead"):
         fresh = not settings.engine_socket
+        if fresh:
+            settings = replace(settings, network_pool=free_pool(used_networks()))
         settings = host.choose_engine(settings)
         host.start_engine(settings)
         say(f"Docker engine: {'our own' if settings.own_engine else 'of this machine'}, {settings.engine_socket}")

@@ -169,6 +169,8 @@ def example_objects(settings: Settings, sshd: Sshd) -> list[Object]:
                 "user": sshd.settings.user,
                 "hostKeys": [sshd.host_key],
             }
+            if settings.network_pool:
+                body["spec"]["capacity"] = {**body["spec"].get("capacity", {}), "networkPool": settings.network_pool}
             body["spec"]["proxy"] |= {"httpPort": settings.http_port, "httpsPort": settings.https_port}
         if body["kind"] in ("Server", "Instance"):
             body["metadata"]["namespace"] = NAMESPACE

@@ -51,6 +51,8 @@ class Settings:
     """Of the operator's /metrics, /healthz and /readyz."""
     postgres_port: int = 15432
     redis_port: int = 16379
+    network_pool: str = ""
+    """Where the tenants' subnets are taken from; empty: the Server's default."""
     kubeconfig: str = ""
     """A cluster of the user's; empty for the embedded control plane."""
     made_crds: list[str] = field(default_factory=list)
