@@ -36,12 +36,26 @@ data:
 """
 
 
+PARTS = {
+    "Instance": ("conditions", "Instance"),
+    "InstanceClass": ("catalog",),
+    "Release": ("catalog",),
+    "Server": ("conditions", "Server"),
+}
+"""Kind -> the files of health/ that make its script."""
+
+
+def script(kind: str) -> str:
+    """The health script of a kind, which Argo CD runs alone."""
+    return "".join((HERE / "health" / f"{part}.lua").read_text() for part in PARTS[kind])
+
+
 def page() -> str:
     """The whole patch: settings, then one script for each kind."""
     made = HEAD
-    for path in sorted((HERE / "health").glob("*.lua")):
-        script = "".join(f"    {line}\n" if line else "\n" for line in path.read_text().splitlines())
-        made += f"  resource.customizations.health.platform.dotmac.io_{path.stem}: |\n{script}"
+    for kind in PARTS:
+        indented = "".join(f"    {line}\n" if line else "\n" for line in script(kind).splitlines())
+        made += f"  resource.customizations.health.platform.dotmac.io_{kind}: |\n{indented}"
     return made
 
 

@@ -72,8 +72,6 @@ class ApiProxy:
         """True: connections are ended at once."""
         self.stale: dict[str, bytes] = {}
         """Path -> an older answer for the next list of it, as a lagging API server would give."""
-        self.lists: dict[str, bytes] = {}
-        """Path -> the first answer since `remember`."""
         self._upstream = upstream
         self._tls = ssl.create_default_context(cafile=ca)
         self._loop = asyncio.new_event_loop()
@@ -148,19 +146,14 @@ class ApiProxy:
         if fault is not None:
             return self._refuse(fault) if isinstance(fault, Refuse) else self._lose(transport)
         if call.watch:
-            return await self._watch(request, body)
-        if (
-            request.method == "GET"
-            and request.path in self.stale
-            and "limit" not in request.query.get("fieldSelector", "")
-        ):
+            return await self._watch(request)
+        # A list with a limit only counts; the operator's first lists come without one.
+        if request.method == "GET" and "limit" not in request.query and request.path in self.stale:
             return web.Response(body=self.stale.pop(request.path), content_type="application/json")
         try:
             answer, headers, status = await self._ask(request, body)
         except aiohttp.ClientError:
             return self._lose(transport)
-        if request.method == "GET" and status == 200:
-            self.lists.setdefault(request.path, answer)
         fault = self.hook(call, Phase.AFTER) if self.hook else None
         if fault is not None:
             return self._lose(transport)
@@ -183,7 +176,7 @@ class ApiProxy:
         ) as got:
             return await got.read(), _passed(got.headers), got.status
 
-    async def _watch(self, request: web.Request, body: bytes) -> web.StreamResponse:
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         timeout = aiohttp.ClientTimeout(total=None)
         try:

@@ -13,9 +13,6 @@ from tests.simhost import Call, Fault, Phase
 
 from dotmac_operator.core import names, proxy
 
-_PROBES = ("/exec/{name}/start", "/containers/{name}/exec")
-"""An exec changes a host only when its command does; reads of the proxy among them are no points of their own."""
-
 
 @dataclass(frozen=True)
 class Point:
@@ -93,7 +90,7 @@ def run(lab: Lab, case: Case, wanted: Any) -> Outcome:
                 world.second()
                 time.sleep(1.5)  # until it watches
             world.settle()
-            world.api.lists.clear()
+            world.remember()
             _arm(world, case, outcome)
             case.journey.act(world)
             if case.kind.name in ("recreated", "edit-aba", "zombie"):
@@ -114,26 +111,19 @@ def run(lab: Lab, case: Case, wanted: Any) -> Outcome:
 
 
 def _arm(world: World, case: Case, outcome: Outcome) -> None:
+    """Has the fault strike once, at the case's point."""
     hosts, writes = world.host.mutations, world.api.writes
 
-    def on_call(call: Call, phase: Phase) -> Any:
-        here = call.mutating and phase is case.kind.phase and call.mutation - hosts == case.point.number
-        if outcome.struck or not here:
-            return None
-        outcome.struck = True
-        return case.kind.strike(world)
-
-    def on_request(call: ApiCall, phase: Phase) -> Any:
-        here = call.write and phase is case.kind.phase and call.write - writes == case.point.number
-        if outcome.struck or not here:
+    def strike(number: int, phase: Phase) -> Any:
+        if outcome.struck or number != case.point.number or phase is not case.kind.phase:
             return None
         outcome.struck = True
         return case.kind.strike(world)
 
     if case.kind.at == "host":
-        world.on_call = on_call
+        world.on_call = lambda call, phase: strike(call.mutation - hosts, phase) if call.mutating else None
     else:
-        world.on_request = on_request
+        world.on_request = lambda call, phase: strike(call.write - writes, phase) if call.write else None
 
 
 # ---- judging

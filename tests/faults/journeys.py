@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.faults.world import BAD, NAME, NEW, World, condition
+from tests.faults.world import BAD, NEW, World, condition
 
 from dotmac_operator.core import names
 
@@ -108,4 +108,3 @@ JOURNEYS = {
         Journey("delete", _deployed_for_deletion, _delete, _gone, "", rests=False),
     )
 }
-__all__ = ["JOURNEYS", "NAME", "Journey"]

@@ -50,7 +50,7 @@ def _restart_engine(world: World) -> None:
 
 
 def _kill_with_old_news(world: World) -> None:
-    world.api.stale = dict(world.api.lists)
+    world.api.stale = dict(world.remembered)
     world.kill()
 
 

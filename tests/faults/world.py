@@ -105,6 +105,8 @@ class World:
         self.on_request: Callable[[ApiCall, Phase], ApiFault | None] | None = None
         self.violations: list[str] = []
         """What must never be, as it was seen."""
+        self.remembered: dict[str, bytes] = {}
+        """Path -> the list as it was before the journey, which a lagging API server may still give."""
         self._volumes: dict[str, int] = {}
         self.may_remove_volumes = False
 
@@ -202,6 +204,12 @@ class World:
 
     def listed(self, plural: str, group: str = _GROUP) -> list[Object]:
         return list(self.client.get(self._path(plural, group=group)).json()["items"])
+
+    def remember(self) -> None:
+        """Keeps the lists of all kinds as they are now."""
+        paths = [self._path(plural) for plural in ("servers", "instances")]
+        paths += [f"{_GROUP}/{plural}" for plural in ("releases", "instanceclasses")]
+        self.remembered = {path: self.client.get(path).content for path in paths}
 
     # ---- waiting
 

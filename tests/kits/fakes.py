@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Literal
 
+import pytest
 from tests.kits.tenant import INSTANCE, RELEASE, SERVER
 
 from dotmac_crds.base import API_VERSION, FINALIZER
@@ -853,6 +854,21 @@ def upgrade(world: World, **release: Any) -> None:
     images = {**RELEASE["images"], "app": "example/app:2"}
     world.create("Release", "erp-2", {**QUICK, "version": "2.0", "images": images, **release})
     world.edit("Instance", "tenants/acme", releaseRef={"name": "erp-2"})
+
+
+def crashed_at_each_call(start: World, straight: World, when: str, rounds: int = 200) -> Iterator[tuple[str, World]]:
+    """For each call by which `straight`, which began as `start`, has changed the host: where the process ended
+    (`when`: before or after the call), and the world once a new process has come to its end."""
+    calls = straight.engine.mutations
+    for number in range(len(start.engine.mutations), len(calls)):
+        world = start.copy()
+        world.engine.fault = (number, when)
+        with pytest.raises(Crash):
+            world.settle(rounds)
+        world.engine.fault = None
+        world.restart()
+        world.settle(rounds)
+        yield f"{when} {calls[number]}", world
 
 
 def unreachable() -> HostError:

@@ -404,11 +404,8 @@ class Rollout:
                 self._note_kinds(made.undo)  # it was rolled back before: somebody has changed the host since
             return self._go_back(view, made, context, inventory)
         problem, detail = self._end_of_rollback(view, made, context, inventory, cause)
-        repaired, self.kept.drift = self.kept.drift, {}
-        self._report(view=view, plan=made, problem=problem, drift="; ".join(repaired.values()))
-        if told:
-            self._tell_repairs(repaired)
-        elif view.way_back and view.policy.rollback:
+        record = None
+        if not told and view.way_back and view.policy.rollback:
             release = view.record.release
             record = RollbackRecord(
                 previous=(release.current if release else None) or view.desired.release_name,
@@ -416,7 +413,12 @@ class Rollout:
                 reason=problem.message[:TEXT_LIMIT],
                 at=rfc3339(view.now),
             )
-            self._report(view=view, plan=made, problem=problem, rollback=record)
+        repaired, self.kept.drift = self.kept.drift, {}
+        # In one write: a crash between two would leave the reason without the record.
+        self._report(view=view, plan=made, problem=problem, drift="; ".join(repaired.values()), rollback=record)
+        if told:
+            self._tell_repairs(repaired)
+        elif record is not None:
             self._event("Warning", problem.reason, detail or "the previous version serves; the change was taken back")
         return DONE
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.kits.fakes import SSH_KEY, Crash, World, deployed, prepared, unreachable, upgrade
+from tests.kits.fakes import SSH_KEY, World, crashed_at_each_call, deployed, prepared, unreachable, upgrade
 from tests.kits.tenant import INSTANCE, RELEASE, SERVER
 
 from dotmac_operator.core import names
@@ -144,18 +144,10 @@ def test_a_crash_at_any_call_ends_the_same(journey: str, when: str) -> None:
     start = JOURNEYS[journey]()
     straight = start.copy()
     straight.settle(200)
-    before, calls = len(start.engine.mutations), straight.engine.mutations
-    assert len(calls) - before >= 6
-    for number in range(before, len(calls)):
-        world = start.copy()
-        world.engine.fault = (number, when)
-        with pytest.raises(Crash):
-            world.settle(200)
-        world.engine.fault = None
-        world.restart()
-        world.settle(200)
-        assert world.engine.shape() == straight.engine.shape(), f"{when} {calls[number]}"
-        assert phases(world) == phases(straight), f"{when} {calls[number]}"
+    assert len(straight.engine.mutations) - len(start.engine.mutations) >= 6
+    for where, world in crashed_at_each_call(start, straight, when):
+        assert world.engine.shape() == straight.engine.shape(), where
+        assert phases(world) == phases(straight), where
         created = [call for call in world.engine.mutations if call.startswith("create ")]
         assert len(created) == len(set(created)), "something was made twice"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.kits.fakes import QUICK, Box, Crash, World, deployed, upgrade
+from tests.kits.fakes import QUICK, Box, World, crashed_at_each_call, deployed, upgrade
 from tests.kits.tenant import RELEASE
 
 from dotmac_operator.core import names
@@ -195,19 +195,11 @@ def test_a_crash_at_any_call_of_a_restore_ends_the_same(step: str, when: str) ->
     straight = start.copy()
     straight.settle(300)
     rolled_back(straight)
-    before, calls = len(start.engine.mutations), straight.engine.mutations
-    assert any("restore" in call for call in calls)
-    for number in range(before, len(calls)):
-        world = start.copy()
-        world.engine.fault = (number, when)
-        with pytest.raises(Crash):
-            world.settle(300)
-        world.engine.fault = None
-        world.restart()
-        world.settle(300)
+    assert any("restore" in call for call in straight.engine.mutations)
+    for where, world in crashed_at_each_call(start, straight, when, rounds=300):
         rolled_back(world)
-        assert world.engine.schema == OLD, f"{when} {calls[number]}"
-        assert world.engine.shape() == straight.engine.shape(), f"{when} {calls[number]}"
+        assert world.engine.schema == OLD, where
+        assert world.engine.shape() == straight.engine.shape(), where
 
 
 def test_a_restore_that_fails_leaves_everything_and_says_so() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.kits.fakes import Crash, World, deployed, prepared, upgrade
+from tests.kits.fakes import Crash, World, crashed_at_each_call, deployed, prepared, upgrade
 from tests.kits.tenant import INSTANCE
 
 from dotmac_operator.core import names
@@ -962,18 +962,10 @@ def test_a_crash_at_any_call_ends_the_same(name: str, when: str) -> None:
     start = JOURNEYS[name]()
     straight = start.copy()
     straight.settle(200)
-    before, calls = len(start.engine.mutations), straight.engine.mutations
-    assert len(calls) - before >= 4
-    for number in range(before, len(calls)):
-        world = start.copy()
-        world.engine.fault = (number, when)
-        with pytest.raises(Crash):
-            world.settle(200)
-        world.engine.fault = None
-        world.restart()
-        world.settle(200)
-        assert world.engine.shape() == straight.engine.shape(), f"{when} {calls[number]}"
-        assert ending(world) == ending(straight), f"{when} {calls[number]}"
+    assert len(straight.engine.mutations) - len(start.engine.mutations) >= 4
+    for where, world in crashed_at_each_call(start, straight, when):
+        assert world.engine.shape() == straight.engine.shape(), where
+        assert ending(world) == ending(straight), where
 
 
 def ending(world: World) -> Any:

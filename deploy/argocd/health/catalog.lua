@@ -1,4 +1,4 @@
--- Health of a InstanceClass: whether the operator can use it. Argo CD runs this with `obj`; Lua 5.1, no libraries.
+-- Argo CD runs this with `obj`; Lua 5.1, no libraries. Release and InstanceClass: can the operator use it?
 local status = obj.status
 if obj.metadata.deletionTimestamp ~= nil then
   return { status = "Progressing", message = "it is being deleted" }
