@@ -1,35 +1,34 @@
 """One pass over an Instance that has a Server: rounds of observe, plan, act."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 from dotmac_crds.base import Condition
 from dotmac_crds.instance import BackupRecord, FailureRecord, InstanceStatus
-from dotmac_crds.lifecycle import RollbackRecord
 from dotmac_operator.core import actions as do
-from dotmac_operator.core import desired, drift, names
+from dotmac_operator.core import names
 from dotmac_operator.core.conditions import MESSAGE_LIMIT, find, is_true, rfc3339
 from dotmac_operator.core.container import RemoteCheck
 from dotmac_operator.core.errors import SpecError
 from dotmac_operator.core.facts import HostFacts
 from dotmac_operator.core.gate import Hold
 from dotmac_operator.core.plan import Plan, plan
-from dotmac_operator.core.rollback import lost, set_back
-from dotmac_operator.core.secret import mask
-from dotmac_operator.core.status import IMAGE_MOVED, TEXT_LIMIT, Problem, Situation
+from dotmac_operator.core.status import IMAGE_MOVED, Problem
 from dotmac_operator.core.steps.base import Verdict, failed
 from dotmac_operator.core.view import CRASH_CALM, Probe, View
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostError, HostUnreachable, Progress
 from dotmac_operator.logs import about
 from dotmac_operator.reconcile.context import Context, NotYet
-from dotmac_operator.reconcile.execute import BackupUnreadable, Executor, Overtaken, Results, Site
+from dotmac_operator.reconcile.execute import BackupUnreadable
 from dotmac_operator.reconcile.kept import Kept
+from dotmac_operator.reconcile.onepass import Pass
 from dotmac_operator.reconcile.ports import AGAIN, DONE, Gone, Outcome
+from dotmac_operator.reconcile.rollback import Rollback
 from dotmac_operator.reconcile.services import LOOK_AGAIN, Services
-from dotmac_operator.reconcile.store import Instance, server_name
+from dotmac_operator.reconcile.store import Instance
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +36,8 @@ ROUNDS = 60
 """Rounds of one pass; a fresh deploy takes about 20. More means a step that undoes another, which must not spin."""
 PROGRESS_EVERY = 5.0
 """Seconds between two writes of the progress of one action, such as a pull."""
-ROLLED_BACK = ("UpgradeRolledBack", "UpgradeFailed", "RestoreFailed", "PreviousVersionLost")
-"""Reasons of Stalled once everything about a failed change is done that can be done."""
 RECHECK = 3600.0
 """Seconds after which a container that the operator checks itself is asked again, with the next pass."""
-LOG_LINES = 20
-"""Of a failed container, for the status."""
 
 
 def _facts(inventory: Inventory, context: Context, record: InstanceStatus) -> HostFacts:
@@ -64,14 +59,11 @@ def _attempt(view: View) -> str:
     return f"{view.wanted} {view.desired.hash}"
 
 
-class Rollout:
+class Rollout(Pass):
     """One pass: rounds of observe, plan, act, until there is nothing to do or something to wait for."""
 
     def __init__(self, services: Services, instance: Instance, kept: Kept) -> None:
-        self.services = services
-        self.instance = instance
-        self.key = instance.key
-        self.kept = kept
+        super().__init__(services, instance, kept)
         token = instance.reconcile_token
         self.asked_anew = token is not None and token != instance.status.last_handled_reconcile_at
         if self.asked_anew:
@@ -79,10 +71,6 @@ class Rollout:
             inventory = services.hosts.inventory(self.server_key)
             if inventory is not None:
                 inventory.invalidate()
-
-    @property
-    def server_key(self) -> str:
-        return f"{self.instance.ref.namespace}/{server_name(self.instance)}"
 
     def run(self) -> Outcome:
         for _ in range(ROUNDS):
@@ -95,7 +83,7 @@ class Rollout:
             except NotYet as problem:
                 return self.services.not_yet(self.instance, problem)
             except SpecError as error:
-                self._report(problem=Problem(error.reason, error.message, stalled=True))
+                self.report(problem=Problem(error.reason, error.message, stalled=True))
                 return Outcome(after=LOOK_AGAIN)  # it may be a Secret, which is not watched
             except HostError as error:
                 return self._host_failed(error)
@@ -119,7 +107,7 @@ class Rollout:
         view, context, inventory = self._observe()
         made = plan(view)
         if made.rolled_back:
-            return self._roll_back(view, made, context, inventory)
+            return Rollback(self).run(view, made, context, inventory)
         if made.stopping:
             self.kept.verified = ""  # when it runs again, it is asked again
         if made.held is not None:
@@ -136,11 +124,11 @@ class Rollout:
             with about(step=name, host=context.server.key):
                 return self._act(view, made, verdict, context, inventory)
         if verdict.state == "wait":
-            self._report(view=view, plan=made)
+            self.report(view=view, plan=made)
             return Outcome(after=verdict.after)
         if verdict.state == "blocked":
             problem = Problem(verdict.reason, verdict.message, stalled=True)
-            self._report(view=view, plan=made, problem=problem)
+            self.report(view=view, plan=made, problem=problem)
             return Outcome(after=verdict.after or None)
         return self._failed(name, view, made, verdict, context, inventory)
 
@@ -188,13 +176,13 @@ class Rollout:
         self._step_ended("succeeded")
         if view.reached != made.state:
             self.services.wake_server(self.server_key)  # what it takes of the Server has changed
-        self._report(view=view, plan=made, drift="; ".join(repaired.values()))
-        self._tell_repairs(repaired)
+        self.report(view=view, plan=made, drift="; ".join(repaired.values()))
+        self.tell_repairs(repaired)
         if not repaired and not is_true(before, "Ready"):
-            told = f"Release {view.desired.release_name} is served at {self._url()}"
+            told = f"Release {view.desired.release_name} is served at {self.url()}"
             stopped = "it does not run any more; its data is kept"
             running = made.state == "Running"
-            self._event("Normal", "Ready" if running else made.state, told if running else stopped)
+            self.event("Normal", "Ready" if running else made.state, told if running else stopped)
         self._tell_moved_images(before)
         return self._until_the_trial_ends(view)
 
@@ -213,19 +201,13 @@ class Rollout:
                 continue
             look = do.ProbeContainer("it was asked long ago", container.name, address, spec.check)
             for _ in range(spec.check.retries):
-                ok, message = self._execute((look,), context, inventory).probes[container.name]
+                ok, message = self.execute((look,), context, inventory).probes[container.name]
                 if ok:
                     break
             self.kept.probes[container.id] = Probe(ok, view.now, message)
             if not ok:
                 return False
         return True
-
-    def _tell_repairs(self, repaired: Mapping[str, str]) -> None:
-        if repaired:
-            self._event("Normal", "DriftRepaired", "; ".join(repaired.values())[:1000])
-        for kind in repaired:
-            self.services.meter.drift_repaired(kind)
 
     @staticmethod
     def _until_the_trial_ends(view: View) -> Outcome:
@@ -238,22 +220,22 @@ class Rollout:
         """A change is held: what serves is kept serving meanwhile."""
         ready = find(self.instance.status.conditions, "Ready")
         if made.keep:
-            self._note_kinds(made.keep)
-            self._report(view=view, plan=made)
-            self._execute(made.keep, context, inventory)
+            self.note_kinds(made.keep)
+            self.report(view=view, plan=made)
+            self.execute(made.keep, context, inventory)
             return None
         repaired, self.kept.drift = self.kept.drift, {}
-        self._report(view=view, plan=made, drift="; ".join(repaired.values()))
-        self._tell_repairs(repaired)
+        self.report(view=view, plan=made, drift="; ".join(repaired.values()))
+        self.tell_repairs(repaired)
         if ready is None or ready.reason != hold.reason:
-            self._event("Normal", hold.reason, hold.message)
+            self.event("Normal", hold.reason, hold.message)
         return DONE if hold.until is None else Outcome(after=max(0.0, hold.until - view.now))
 
     def _tell_moved_images(self, before: Sequence[Condition]) -> None:
         """An Event when a tag of a running image begins to point to another one."""
         old, now = find(before, "InSync"), find(self._latest().status.conditions, "InSync")
         if now is not None and now.reason == IMAGE_MOVED and (old is None or old.message != now.message):
-            self._event("Normal", IMAGE_MOVED, now.message[:1000])
+            self.event("Normal", IMAGE_MOVED, now.message[:1000])
 
     def _latest(self) -> Instance:
         found = self.services.store.instance(self.key)
@@ -272,9 +254,9 @@ class Rollout:
     def _act(self, view: View, made: Plan, verdict: Verdict, context: Context, inventory: Inventory) -> Outcome | None:
         self._note_drift(view, verdict)
         self._announce(view)
-        self._report(view=view, plan=made)
+        self.report(view=view, plan=made)
         try:
-            results = self._execute(verdict.actions, context, inventory, self._progress_of(view, made))
+            results = self.execute(verdict.actions, context, inventory, self._progress_of(view, made))
         except BackupUnreadable as error:
             step = made.current[0] if made.current else "backup"
             unreadable = failed(error.reason, str(error), error.container)
@@ -287,7 +269,7 @@ class Rollout:
         if results.backup is not None:
             file, sha256, size, release = results.backup
             record = BackupRecord(file=file, sha256=sha256, size=size, release=release, finished_at=rfc3339(now))
-            self._report(view=view, plan=made, backup=record)
+            self.report(view=view, plan=made, backup=record)
         if results.verified is not None:
             self.kept.note_verified(view.verify_key, results.verified, results.verify_message, now)
         unfinished = results.verified is False or any(not ok for ok, _ in results.probes.values())
@@ -303,39 +285,15 @@ class Rollout:
             now = self.services.clock()
             if now - last >= PROGRESS_EVERY:
                 last = now
-                self._report(view=view, plan=made, progress=message)
+                self.report(view=view, plan=made, progress=message)
 
         return tell
-
-    def _execute(
-        self,
-        actions: tuple[do.Action, ...],
-        context: Context,
-        inventory: Inventory,
-        progress: Progress | None = None,
-    ) -> Results:
-        server = context.server
-        assert server.spec is not None  # noqa: S101 - Contexts.load has looked
-        services = self.services
-        site = Site(self.instance.ref, server.key, server.spec.proxy)
-        executor = Executor(services.cluster, services.hosts, site, progress)
-        results = Results()
-        try:
-            executor.run_all(actions, inventory, results)
-        except Overtaken as moved:
-            log.info("%s", moved)  # the rest was planned for what is no more; the next round plans anew
-        return results
 
     def _note_drift(self, view: View, verdict: Verdict) -> None:
         """A difference without a change of what is desired: somebody or something changed the host."""
         applied = view.wanted != "Running" or view.record.applied_hash == view.desired.hash
         if applied and view.reached == view.wanted:
-            self._note_kinds(verdict.actions)
-
-    def _note_kinds(self, actions: Iterable[do.Action]) -> None:
-        for action in actions:
-            if kind := drift.kind(action):
-                self.kept.drift.setdefault(kind, f"{action.text}: {action.reason}")
+            self.note_kinds(verdict.actions)
 
     def _announce(self, view: View) -> None:
         if view.credential_keys is None or view.wanted != "Running":
@@ -344,7 +302,7 @@ class Rollout:
             return
         self.kept.announced = view.desired.hash
         verb = "updating to" if view.previous else "deploying"
-        self._event("Normal", "Deploying", f"{verb} Release {view.desired.release_name}")
+        self.event("Normal", "Deploying", f"{verb} Release {view.desired.release_name}")
 
     # -- failures ----------------------------------------------------------------------------------------------
 
@@ -352,7 +310,7 @@ class Rollout:
         left = self.kept.not_before - view.now
         if left <= 0 or self.kept.attempted != _attempt(view):
             return None
-        self._report(view=view, plan=made, problem=self.kept.problem)
+        self.report(view=view, plan=made, problem=self.kept.problem)
         return self._later()
 
     def _later(self) -> Outcome:
@@ -362,93 +320,24 @@ class Rollout:
     def _failed(
         self, step: str, view: View, made: Plan, verdict: Verdict, context: Context, inventory: Inventory
     ) -> Outcome | None:
-        message = self._with_log(verdict, context, inventory)
+        message = self.with_log(verdict, context, inventory)
         self._step_ended("failed")
-        self._event("Warning", verdict.reason, f"step {step}: {message}"[:1000])
+        self.event("Warning", verdict.reason, f"step {step}: {message}"[:1000])
         if view.way_back and view.wanted == "Running":
             failure = FailureRecord(
                 generation=self.instance.generation, hash=view.desired.hash, step=step, message=message
             )
             # Recorded before anything is taken away: after a crash here the rollback goes on.
-            self._report(view=view, plan=made, problem=Problem(verdict.reason, message), failure=failure)
+            self.report(view=view, plan=made, problem=Problem(verdict.reason, message), failure=failure)
             self.asked_anew = False
             return None
         problem = Problem(verdict.reason, message, stalled=verdict.final)
         problem = self.kept.count_attempt(_attempt(view), problem, view.now)
-        self._report(view=view, plan=made, problem=problem)
+        self.report(view=view, plan=made, problem=problem)
         role = next((c.labels.get(names.ROLE) for c in view.containers if c.name == verdict.container), None)
         if role in (names.MIGRATE, names.BOOTSTRAP, names.BACKUP):
-            self._execute((do.RemoveContainer("it failed", verdict.container, grace=0),), context, inventory)
+            self.execute((do.RemoveContainer("it failed", verdict.container, grace=0),), context, inventory)
         return self._later()
-
-    def _with_log(self, verdict: Verdict, context: Context, inventory: Inventory) -> str:
-        if not verdict.container:
-            return verdict.message
-        try:
-            tail = inventory.host.engine.logs(verdict.container, tail=LOG_LINES).strip()
-        except HostError as error:
-            tail = f"(no log: {error.reason})"
-        tail = mask(tail, context.secrets)
-        room = MESSAGE_LIMIT - len(verdict.message) - 40
-        return f"{verdict.message}; its log ends: {tail[-room:]}" if tail else verdict.message
-
-    def _roll_back(self, view: View, made: Plan, context: Context, inventory: Inventory) -> Outcome | None:
-        failure = view.record.failure
-        cause = f"step {failure.step}: {failure.message}" if failure else ""
-        back = find(self.instance.status.conditions, "Stalled")
-        told = back is not None and back.reason in ROLLED_BACK and back.observed_generation == self.instance.generation
-        if made.undo or made.database.state in ("act", "wait"):
-            if not told:
-                self._report(view=view, plan=made, problem=Problem("RollingBack", cause))
-            elif made.undo:
-                self._note_kinds(made.undo)  # it was rolled back before: somebody has changed the host since
-            return self._go_back(view, made, context, inventory)
-        problem, detail = self._end_of_rollback(view, made, context, inventory, cause)
-        record = None
-        if not told and view.way_back and view.policy.rollback:
-            release = view.record.release
-            record = RollbackRecord(
-                previous=(release.current if release else None) or view.desired.release_name,
-                target=view.desired.release_name,
-                reason=problem.message[:TEXT_LIMIT],
-                at=rfc3339(view.now),
-            )
-        repaired, self.kept.drift = self.kept.drift, {}
-        # In one write: a crash between two would leave the reason without the record.
-        self._report(view=view, plan=made, problem=problem, drift="; ".join(repaired.values()), rollback=record)
-        if told:
-            self._tell_repairs(repaired)
-        elif record is not None:
-            self._event("Warning", problem.reason, detail or "the previous version serves; the change was taken back")
-        return DONE
-
-    def _go_back(self, view: View, made: Plan, context: Context, inventory: Inventory) -> Outcome | None:
-        if not made.undo and made.database.state == "wait":
-            return Outcome(after=made.database.after)
-        results = self._execute(made.undo or made.database.actions, context, inventory)
-        if results.verified is not None:
-            self.kept.note_verified(view.verify_key, results.verified, results.verify_message, self.services.clock())
-        return Outcome(after=1.0) if results.verified is False else None
-
-    def _end_of_rollback(
-        self, view: View, made: Plan, context: Context, inventory: Inventory, cause: str
-    ) -> tuple[Problem, str]:
-        """What became of it, and what is to be told beside the cause."""
-        gone = lost(view)
-        if made.database.state == "failed":
-            detail = self._with_log(made.database, context, inventory)[:1000]
-            return Problem("RestoreFailed", f"{detail}; {cause}"[:MESSAGE_LIMIT], stalled=True), detail
-        if gone and view.way_back and view.policy.rollback:
-            detail = (
-                f"{', '.join(gone)} of the previous version is gone and nothing is known to make it from: go back to"
-                " the Release and spec that served, or ask for another try of this one"
-            )
-            return Problem("PreviousVersionLost", f"{detail}; {cause}"[:MESSAGE_LIMIT], stalled=True), detail
-        detail = set_back(view)
-        reason = "UpgradeRolledBack" if view.way_back and view.policy.rollback else "UpgradeFailed"
-        if not view.policy.rollback:
-            detail = "it stays as it is (update.rollback: false)"
-        return Problem(reason, (f"{detail}; {cause}" if detail else cause)[:MESSAGE_LIMIT], stalled=True), detail
 
     def _host_failed(self, error: HostError) -> Outcome:
         log.warning("host of %s: %s", self.key, error)
@@ -457,49 +346,5 @@ class Rollout:
             problem = Problem("ServerNotReady", str(error)[:MESSAGE_LIMIT])
         else:
             problem = Problem(error.reason, str(error)[:MESSAGE_LIMIT])
-        self._report(problem=problem)
+        self.report(problem=problem)
         return Outcome(failed=True)
-
-    # -- telling -----------------------------------------------------------------------------------------------
-
-    def _url(self) -> str:
-        spec, server = self.instance.spec, self.services.store.server(self.server_key)
-        if spec is None or server is None or server.spec is None:
-            return ""
-        try:
-            return desired.url(spec, server.spec)
-        except SpecError:
-            return ""
-
-    def _report(
-        self,
-        *,
-        view: View | None = None,
-        plan: Plan | None = None,
-        problem: Problem | None = None,
-        drift: str = "",
-        progress: str = "",
-        backup: BackupRecord | None = None,
-        failure: FailureRecord | None = None,
-        rollback: RollbackRecord | None = None,
-    ) -> Outcome:
-        situation = Situation(
-            generation=self.instance.generation,
-            now=self.services.clock(),
-            server=server_name(self.instance),
-            url=self._url(),
-            view=view,
-            plan=plan,
-            problem=problem,
-            drift=drift,
-            progress=progress,
-            backup=backup,
-            failure=failure,
-            rollback=rollback,
-            quota=self.services.quota(self.instance),
-            reconcile_token=self.instance.reconcile_token,
-        )
-        return self.services.report(self.instance, situation)
-
-    def _event(self, type_: str, reason: str, message: str) -> None:
-        self.services.cluster.event(self.instance.ref, type_, reason, message)  # type: ignore[arg-type]

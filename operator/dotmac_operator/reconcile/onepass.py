@@ -1,0 +1,127 @@
+"""What one pass over an Instance has at hand: its object, the actions on its host, and the ways to tell."""
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from dotmac_crds.instance import BackupRecord, FailureRecord
+from dotmac_crds.lifecycle import RollbackRecord
+from dotmac_operator.core import actions as do
+from dotmac_operator.core import desired, drift
+from dotmac_operator.core.conditions import MESSAGE_LIMIT
+from dotmac_operator.core.errors import SpecError
+from dotmac_operator.core.plan import Plan
+from dotmac_operator.core.secret import mask
+from dotmac_operator.core.status import Problem, Situation
+from dotmac_operator.core.steps.base import Verdict
+from dotmac_operator.core.view import View
+from dotmac_operator.hosts.inventory import Inventory
+from dotmac_operator.hosts.port import HostError, Progress
+from dotmac_operator.reconcile.context import Context
+from dotmac_operator.reconcile.execute import Executor, Overtaken, Results, Site
+from dotmac_operator.reconcile.kept import Kept
+from dotmac_operator.reconcile.ports import Outcome
+from dotmac_operator.reconcile.services import Services
+from dotmac_operator.reconcile.store import Instance, server_name
+
+log = logging.getLogger(__name__)
+
+LOG_LINES = 20
+"""Of a failed container, for the status."""
+
+
+class Pass:
+    """One Instance at one time; whoever works on it acts and tells through this."""
+
+    def __init__(self, services: Services, instance: Instance, kept: Kept) -> None:
+        self.services = services
+        self.instance = instance
+        """As it is now; a pass ends when its spec moves on."""
+        self.key = instance.key
+        self.kept = kept
+
+    @property
+    def server_key(self) -> str:
+        return f"{self.instance.ref.namespace}/{server_name(self.instance)}"
+
+    def execute(
+        self,
+        actions: tuple[do.Action, ...],
+        context: Context,
+        inventory: Inventory,
+        progress: Progress | None = None,
+    ) -> Results:
+        server = context.server
+        assert server.spec is not None  # noqa: S101 - Contexts.load has looked
+        services = self.services
+        site = Site(self.instance.ref, server.key, server.spec.proxy)
+        executor = Executor(services.cluster, services.hosts, site, progress)
+        results = Results()
+        try:
+            executor.run_all(actions, inventory, results)
+        except Overtaken as moved:
+            log.info("%s", moved)  # the rest was planned for what is no more; the next round plans anew
+        return results
+
+    def note_kinds(self, actions: Iterable[do.Action]) -> None:
+        for action in actions:
+            if kind := drift.kind(action):
+                self.kept.drift.setdefault(kind, f"{action.text}: {action.reason}")
+
+    def tell_repairs(self, repaired: Mapping[str, str]) -> None:
+        if repaired:
+            self.event("Normal", "DriftRepaired", "; ".join(repaired.values())[:1000])
+        for kind in repaired:
+            self.services.meter.drift_repaired(kind)
+
+    def with_log(self, verdict: Verdict, context: Context, inventory: Inventory) -> str:
+        if not verdict.container:
+            return verdict.message
+        try:
+            tail = inventory.host.engine.logs(verdict.container, tail=LOG_LINES).strip()
+        except HostError as error:
+            tail = f"(no log: {error.reason})"
+        tail = mask(tail, context.secrets)
+        room = MESSAGE_LIMIT - len(verdict.message) - 40
+        return f"{verdict.message}; its log ends: {tail[-room:]}" if tail else verdict.message
+
+    def url(self) -> str:
+        spec, server = self.instance.spec, self.services.store.server(self.server_key)
+        if spec is None or server is None or server.spec is None:
+            return ""
+        try:
+            return desired.url(spec, server.spec)
+        except SpecError:
+            return ""
+
+    def report(
+        self,
+        *,
+        view: View | None = None,
+        plan: Plan | None = None,
+        problem: Problem | None = None,
+        drift: str = "",
+        progress: str = "",
+        backup: BackupRecord | None = None,
+        failure: FailureRecord | None = None,
+        rollback: RollbackRecord | None = None,
+    ) -> Outcome:
+        situation = Situation(
+            generation=self.instance.generation,
+            now=self.services.clock(),
+            server=server_name(self.instance),
+            url=self.url(),
+            view=view,
+            plan=plan,
+            problem=problem,
+            drift=drift,
+            progress=progress,
+            backup=backup,
+            failure=failure,
+            rollback=rollback,
+            quota=self.services.quota(self.instance),
+            reconcile_token=self.instance.reconcile_token,
+        )
+        return self.services.report(self.instance, situation)
+
+    def event(self, type_: str, reason: str, message: str) -> None:
+        self.services.cluster.event(self.instance.ref, type_, reason, message)  # type: ignore[arg-type]
