@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dotmac_crds.backup import BackupSpec, BackupStatus, RestoreSpec, RestoreStatus
 from dotmac_crds.base import GROUP, VERSION, Model
 from dotmac_crds.instance import InstanceSpec, InstanceStatus
 from dotmac_crds.instanceclass import InstanceClassSpec, InstanceClassStatus
@@ -155,4 +156,32 @@ INSTANCE = Kind(
     ),
 )  # fmt: skip
 
-KINDS: tuple[Kind, ...] = (SERVER, RELEASE, INSTANCE_CLASS, INSTANCE)
+BACKUP = Kind(
+    "Backup", "backups", "bak", "Namespaced", "A copy of one tenant's data, kept on its host.",
+    BackupSpec, BackupStatus,
+    (
+        Column("Phase", ".status.phase", "Pending, Running, Completed or Failed."),
+        Column("Instance", ".spec.instanceRef.name", "The Instance that it is of."),
+        Column("Type", ".spec.type", "Database, or Full with the data volumes."),
+        Column("Size", ".status.size", "Bytes of all files.", "integer"),
+        Column("Release", ".status.release", "The Release that had written the data."),
+        AGE,
+        Column("Server", ".status.server", "The Server whose host keeps the files.", priority=1),
+        MESSAGE,
+    ),
+)  # fmt: skip
+
+RESTORE = Kind(
+    "Restore", "restores", "rst", "Namespaced", "One use of a Backup: an Instance gets its data of then back.",
+    RestoreSpec, RestoreStatus,
+    (
+        Column("Phase", ".status.phase", "Pending, Running, Completed or Failed."),
+        Column("Instance", ".spec.instanceRef.name", "The Instance whose data is replaced."),
+        Column("Backup", ".spec.backupRef.name", "Where the data comes from."),
+        Column("Step", ".status.step", "How far it is."),
+        AGE,
+        MESSAGE,
+    ),
+)  # fmt: skip
+
+KINDS: tuple[Kind, ...] = (SERVER, RELEASE, INSTANCE_CLASS, INSTANCE, BACKUP, RESTORE)

@@ -37,9 +37,11 @@ data:
 
 
 PARTS = {
+    "Backup": ("conditions", "Backup"),
     "Instance": ("conditions", "Instance"),
     "InstanceClass": ("catalog",),
     "Release": ("catalog",),
+    "Restore": ("conditions", "Backup"),
     "Server": ("conditions", "Server"),
 }
 """Kind -> the files of health/ that make its script."""

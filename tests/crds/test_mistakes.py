@@ -42,6 +42,8 @@ SPECS: dict[str, dict[str, Any]] = {
         "admin": {"email": "admin@acme.example"},
         "env": [{"name": "MODE", "value": "x"}],
     },
+    "Backup": {"instanceRef": {"name": "acme"}, "type": "Database"},
+    "Restore": {"instanceRef": {"name": "acme"}, "backupRef": {"name": "acme-monday"}},
 }
 
 
@@ -101,6 +103,11 @@ def window(**edits: Any) -> Edit:
 
 WINDOW = "spec.maintenanceWindows[0]"
 MISTAKES: list[tuple[str, Edit, str, str]] = [
+    ("Backup", without("instanceRef"), "spec.instanceRef", "Required"),
+    ("Backup", setting("instanceRef.name", "Acme Ltd"), "spec.instanceRef.name", "should match"),
+    ("Backup", setting("type", "Files"), "spec.type", '"Database", "Full"'),
+    ("Restore", without("backupRef"), "spec.backupRef", "Required"),
+    ("Restore", setting("backupRef", "acme-monday"), "spec.backupRef", "must be of type object"),
     ("Server", without("hostKeys"), "spec", "hostKeys needs at least one key"),
     ("Server", setting("hostKeys", []), "spec", "hostKeys needs at least one key"),
     ("Server", setting("hostKeys", ["AAAA1234"]), "spec.hostKeys[0]", "should match"),
@@ -248,6 +255,20 @@ def test_what_cannot_change(edit: Edit, field: str, words: str) -> None:
     found = causes("Instance", changed("Instance", edit), old=SPECS["Instance"])
     assert [where for where, _ in found] == [field]
     assert words in found[0][1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit"),
+    [
+        ("Backup", setting("instanceRef.name", "other")),
+        ("Backup", setting("type", "Full")),
+        ("Restore", setting("backupRef.name", "acme-tuesday")),
+    ],
+)
+def test_what_is_done_once_cannot_be_edited(kind: str, edit: Edit) -> None:
+    found = causes(kind, changed(kind, edit), old=SPECS[kind])
+    assert [where for where, _ in found] == ["spec"]
+    assert f"create another {kind} instead" in found[0][1]
 
 
 def test_a_placed_instance_may_be_fixed_to_its_server() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dotmac_crds.backup import BackupSpec, RestoreSpec
 from dotmac_crds.instance import InstanceSpec
 from dotmac_crds.instanceclass import InstanceClassSpec
 from dotmac_crds.release import ReleaseSpec
@@ -13,9 +14,11 @@ from dotmac_crds.server import ServerSpec
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "deploy" / "examples"
 MODELS: dict[str, Any] = {
+    "Backup": BackupSpec,
     "Instance": InstanceSpec,
     "InstanceClass": InstanceClassSpec,
     "Release": ReleaseSpec,
+    "Restore": RestoreSpec,
     "Server": ServerSpec,
 }
 DOCUMENTS = [
@@ -30,4 +33,4 @@ def test_each_example_is_valid(file: str, document: dict[str, Any]) -> None:
 
 def test_there_is_one_of_each_and_two_instances() -> None:
     kinds = sorted(doc["kind"] for _, doc in DOCUMENTS)
-    assert kinds == ["Instance", "Instance", "InstanceClass", "Release", "Release", "Server"]
+    assert kinds == ["Backup", "Instance", "Instance", "InstanceClass", "Release", "Release", "Restore", "Server"]

@@ -43,7 +43,7 @@ from dotmac_operator.core.view import View
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 ARGOCD = DEPLOY / "argocd"
-KINDS = ("Instance", "InstanceClass", "Release", "Server")
+KINDS = ("Backup", "Instance", "InstanceClass", "Release", "Restore", "Server")
 GENERATION = 3
 DESIRED = desired_of(generation=GENERATION)
 NEXT = next_desired()

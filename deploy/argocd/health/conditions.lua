@@ -1,4 +1,5 @@
--- Argo CD runs this with `obj`; Lua 5.1, no libraries. Instance and Server begin with it.
+-- Argo CD runs this with `obj`; Lua 5.1, no libraries. All kinds but Release and InstanceClass begin
+-- with it.
 local found = {}
 local status = obj.status
 if status ~= nil and status.conditions ~= nil then

@@ -12,6 +12,7 @@ from tests.kits.controlplane import ControlPlane, control_plane  # noqa: F401 - 
 from tests.kits.tenant import INSTANCE, RELEASE, SERVER
 
 from dotmac_crds.base import API_VERSION, FINALIZER
+from dotmac_crds.kinds import KINDS
 from dotmac_operator import kube, main
 from dotmac_operator.handlers.firstlists import FirstLists
 from dotmac_operator.handlers.routing import Routing
@@ -69,7 +70,7 @@ async def test_a_watched_object_is_seen_and_left_as_it_is(
     main._login(registry)
     stop = asyncio.Event()
     with ThreadPoolExecutor(4) as pool:
-        workers = Workers({k: pass_of(k) for k in ("Instance", "Server", "Release", "InstanceClass")}, pool, 600.0)
+        workers = Workers({kind.name: pass_of(kind.name) for kind in KINDS}, pool, 600.0)
         workers.start(asyncio.get_running_loop())
         first = FirstLists()
         Watch(store, Routing(store, workers.wake), workers, first).register(registry)

@@ -231,7 +231,7 @@ def drop_finalizers(cluster: Cluster) -> None:
 
 def remove_crds(cluster: Cluster, names: list[str]) -> None:
     """Delete the CRDs that the demo has brought, unless somebody has made objects of their own with them."""
-    kinds = ("Server", "Release", "InstanceClass", "Instance")
+    kinds = ("Server", "Release", "InstanceClass", "Instance", "Backup", "Restore")
     if not any(cluster.all_of(kind) for kind in kinds):
         for name in names:
             cluster.delete("CustomResourceDefinition", name)
