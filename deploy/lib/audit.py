@@ -1,7 +1,8 @@
 """Known vulnerabilities of what is installed: `python deploy/lib/audit.py`.
 
-Runs pip-audit, which asks PyPI's vulnerability service. Exit status 1 on findings; 0 when there are none, and when the
-service cannot be reached, which one clear line tells: a check that was not made must not pass for one that was.
+Runs pip-audit, which asks PyPI's vulnerability service, and OSV's where that one knows nothing, as with many mirrors.
+Exit status 1 on findings; 0 when there are none, and when neither can be reached, which one clear line tells: a check that
+was not made must not pass for one that was.
 """
 
 import json
@@ -19,8 +20,10 @@ COMMAND = [
     "--skip-editable",
     "--timeout=10",
 ]
+SERVICES = ("pypi", "osv")
 PATIENCE = 120
-"""Seconds for the whole check; it takes some 20 where the service answers."""
+"""Seconds for one service; it takes some 20 where it answers."""
+SKIPPED = "pip-audit: SKIPPED"
 
 
 def findings(report: dict[str, Any]) -> Iterator[str]:
@@ -36,27 +39,42 @@ def judge(output: str) -> tuple[int, list[str]]:
     try:
         report = json.loads(output)
     except ValueError:
-        return 0, ["pip-audit: SKIPPED, the vulnerability service cannot be reached; nothing was checked"]
+        return 0, [f"{SKIPPED}, no vulnerability service can be reached; nothing was checked"]
     found = list(findings(report))
     if found:
         return 1, found
     asked = [package for package in report["dependencies"] if "skip_reason" not in package]
     if not asked:
-        return 0, ["pip-audit: SKIPPED, the vulnerability service knows none of the packages; nothing was checked"]
+        return 0, [f"{SKIPPED}, no vulnerability service knows any of the packages; nothing was checked"]
     left = len(report["dependencies"]) - len(asked)
     return 0, [
         f"pip-audit: {len(asked)} packages, no known vulnerability" + (f"; {left} unknown to it" if left else "")
     ]
 
 
+def ask(service: str) -> str:
+    """What pip-audit prints; nothing when it takes too long."""
+    command = [*COMMAND, f"--vulnerability-service={service}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        return ""
+    return done.stdout
+
+
+def audit() -> tuple[int, list[str]]:
+    """(exit status, lines to show) of the first service that could answer."""
+    status, lines = 0, [""]
+    for service in SERVICES:
+        status, lines = judge(ask(service))
+        if not lines[0].startswith(SKIPPED):
+            break
+    return status, lines
+
+
 def main() -> int:
     """Exit status."""
-    try:
-        done = subprocess.run(COMMAND, capture_output=True, text=True, check=False, timeout=PATIENCE)  # noqa: S603
-        output = done.stdout
-    except subprocess.TimeoutExpired:
-        output = ""
-    status, lines = judge(output)
+    status, lines = audit()
     sys.stdout.write("\n".join(lines) + "\n")
     return status
 

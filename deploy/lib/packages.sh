@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154 # state comes from say.sh
 # Debian and Ubuntu packages. Needs say.sh.
 
 # as_root COMMAND...: by sudo where this is not root; fails with the command to run otherwise.
@@ -65,6 +66,31 @@ install_packages() {
         for entry in "${fresh_services[@]+"${fresh_services[@]}"}"; do
             as_root systemctl disable --quiet "$entry" 2> /dev/null || true
         done
+    fi
+}
+
+# unpack_promtool: the checker of alert rules, out of Debian's package `prometheus` into .local/bin. The package is not
+# installed: its daemon, its user and its unit are nobody's wish here.
+unpack_promtool() {
+    local folder package
+    if command -v promtool > /dev/null || [ -x "$state/bin/promtool" ]; then
+        return 0
+    fi
+    command -v apt-get > /dev/null || return 1
+    say "missing: promtool (from package prometheus, which is not installed), it checks the alert rules"
+    folder=$(mktemp -d)
+    if (
+        cd "$folder" \
+            && { apt-get -qq download prometheus 2> /dev/null || { apt_get update -q && apt-get -qq download prometheus; }; } \
+            && package=$(find . -name 'prometheus_*.deb') \
+            && dpkg-deb --fsys-tarfile "$package" | tar -x ./usr/bin/promtool \
+            && mkdir -p "$state/bin" \
+            && mv usr/bin/promtool "$state/bin/promtool"
+    ) > /dev/null 2>&1; then
+        rm -rf "$folder"
+    else
+        rm -rf "$folder"
+        return 1
     fi
 }
 

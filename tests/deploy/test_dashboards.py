@@ -2,10 +2,11 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,41 @@ def test_alerts_say_how_bad_it_is_and_what_to_do() -> None:
         assert set(rule["annotations"]) == {"summary", "description"}, rule["alert"]
 
 
+def promtool(*arguments: str, where: Path) -> subprocess.CompletedProcess[str]:
+    """Prometheus' own checker, of the system or as deploy/test unpacks it."""
+    found = shutil.which("promtool", path=f"{os.environ['PATH']}{os.pathsep}{DEPLOY.parent / '.local' / 'bin'}")
+    if found is None:
+        pytest.skip("there is no promtool (Debian: prometheus); deploy/test unpacks one")
+    return subprocess.run([found, *arguments], cwd=where, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("arguments", [("check", "rules", "alerts.yaml"), ("test", "rules", "alerts.test.yaml")])
 def test_prometheus_takes_the_rules(arguments: tuple[str, ...]) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian: prometheus)")
-    done = subprocess.run([promtool, *arguments], cwd=ALERTS.parent, capture_output=True, text=True, check=False)
+    done = promtool(*arguments, where=ALERTS.parent)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def rules_of(expressions: Iterable[str]) -> str:
+    """A rule file with one recording rule for each expression, Grafana's variables filled in."""
+    rules = [
+        {"record": f"panel:{number}", "expr": expression.replace("$server", ".*")}
+        for number, expression in enumerate(expressions)
+    ]
+    return yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]})
+
+
+def test_prometheus_takes_every_expression_of_the_dashboard(tmp_path: Path) -> None:
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    expressions = [target["expr"] for panel in panels for target in panel["targets"]]
+    assert len(expressions) > 10
+    (tmp_path / "panels.yaml").write_text(rules_of(expressions))
+    done = promtool("check", "rules", "panels.yaml", where=tmp_path)
+    assert done.returncode == 0 and f"{len(expressions)} rules found" in done.stdout, done.stdout + done.stderr
+
+
+def test_prometheus_refuses_an_expression_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "panels.yaml").write_text(rules_of(["sum by (server) rate(dotmac_host_calls_total[5m])"]))
+    assert promtool("check", "rules", "panels.yaml", where=tmp_path).returncode != 0
 
 
 def test_the_dashboard_is_what_its_generator_writes() -> None:

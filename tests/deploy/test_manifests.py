@@ -1,13 +1,16 @@
 """What a platform team installs: Kustomize and Helm say the same, strictly valid, with the fewest rights."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -50,6 +53,15 @@ def name_of(obj: Object) -> str:
 _HELMS = ("app.kubernetes.io/managed-by", "app.kubernetes.io/version", "helm.sh/chart")
 
 
+@cache
+def with_component(overlay: str, component: str) -> tuple[Object, ...]:
+    """An overlay of one's own, as the component tells to write one. Kustomize wants relative paths."""
+    with TemporaryDirectory(dir=OVERLAYS) as folder:
+        text = f"resources: [../{overlay}]\ncomponents: [../../components/{component}]\n"
+        (Path(folder) / "kustomization.yaml").write_text(text)
+        return kustomized(Path(folder))
+
+
 def plain(obj: Object) -> Object:
     """Without what only one of the two writes: its own labels, hooks, defaults that the API fills in, and order."""
     made = json.loads(json.dumps(obj))
@@ -79,6 +91,26 @@ def test_helm_and_kustomize_make_the_same_objects(overlay: str) -> None:
     assert sorted(by_helm) == sorted(by_kustomize)
     for name, obj in by_kustomize.items():
         assert by_helm[name] == obj, name
+
+
+def test_the_component_and_the_value_for_the_prometheus_operator_make_the_same_monitor() -> None:
+    by_kustomize = {name_of(o): plain(o) for o in with_component("namespaced", "service-monitor")}
+    by_helm = {name_of(o): plain(o) for o in helmrender.render(CHART, {"serviceMonitor": {"enabled": True}})}
+    name = "ServiceMonitor dotmac-system/dotmac-operator"
+    assert by_helm[name] == by_kustomize[name]
+    # What it selects is there: the labels are those of the Service, and the port is one of its ports by name.
+    service, monitor = by_kustomize["Service dotmac-system/dotmac-operator"], by_kustomize[name]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert {e["port"] for e in monitor["spec"]["endpoints"]} <= {port["name"] for port in service["spec"]["ports"]}
+
+
+def test_rendering_writes_nothing_into_the_home_of_whoever_tests(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, sys; from tests.kits import helmrender\nassert helmrender.render(pathlib.Path(sys.argv[1]))"
+    )
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", script, str(CRD_CHART)], env=environment, check=True, timeout=60)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_chart_of_the_definitions_and_its_kustomization_hold_what_the_models_say() -> None:

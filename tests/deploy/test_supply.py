@@ -113,3 +113,33 @@ def test_an_audit_fails_on_findings_only(packages: list[dict[str, Any]], status:
 def test_an_audit_that_could_not_ask_says_so(output: str) -> None:
     status, (line,) = audit().judge(output)
     assert (status, "SKIPPED" in line, "nothing was checked" in line) == (0, True, True)
+
+
+CLEAN = json.dumps({"dependencies": [package("a", vulns=[])]})
+UNKNOWN = json.dumps({"dependencies": [{"name": "a", "skip_reason": "not found"}]})
+BAD = json.dumps({"dependencies": [package("a", vulns=[{"id": "CVE-1", "fix_versions": []}])]})
+
+
+@pytest.mark.parametrize(
+    ("answers", "asked", "status", "words"),
+    [
+        ({"pypi": CLEAN}, ["pypi"], 0, "no known vulnerability"),
+        ({"pypi": UNKNOWN, "osv": CLEAN}, ["pypi", "osv"], 0, "no known vulnerability"),
+        ({"pypi": "", "osv": BAD}, ["pypi", "osv"], 1, "CVE-1"),
+        ({"pypi": BAD}, ["pypi"], 1, "CVE-1"),
+        ({"pypi": UNKNOWN, "osv": ""}, ["pypi", "osv"], 0, "SKIPPED"),
+    ],
+)
+def test_an_audit_asks_the_second_service_where_the_first_knows_nothing(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[str, str], asked: list[str], status: int, words: str
+) -> None:
+    module, seen = audit(), []
+
+    def answer(service: str) -> str:
+        seen.append(service)
+        return answers[service]
+
+    monkeypatch.setattr(module, "ask", answer)
+    got, lines = module.audit()
+    assert (got, seen) == (status, asked)
+    assert words in "\n".join(lines)

@@ -1,15 +1,21 @@
 """What Helm makes of a chart: the real Helm library installs it into an API server that only remembers what it got."""
 
 import asyncio
+import atexit
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import helm_sdkpy
+import pytest
 import yaml
 
 _RESOURCES: dict[str, tuple[tuple[str, str, bool], ...]] = {
@@ -169,6 +175,39 @@ def _server() -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
         server.server_close()
 
 
+@cache
+def _helm() -> ProcessPoolExecutor:
+    """A process with the Helm library, whose Go runtime makes folders in the home that the process was started with."""
+    home = TemporaryDirectory(prefix="helm-")
+    atexit.register(home.cleanup)
+    with pytest.MonkeyPatch.context() as environment:
+        for part in ("CACHE", "CONFIG", "DATA"):
+            environment.setenv(f"HELM_{part}_HOME", f"{home.name}/{part.lower()}")
+        pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+        pool.submit(int).result()
+    return pool
+
+
+def _install(url: str, chart: str, values: dict[str, Any], namespace: str) -> str:
+    """Helm's error, or nothing."""
+    config = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "memory",
+        "clusters": [{"name": "memory", "cluster": {"server": url}}],
+        "users": [{"name": "nobody", "user": {}}],
+        "contexts": [{"name": "memory", "context": {"cluster": "memory", "user": "nobody"}}],
+    }  # fmt: skip
+    try:
+        with helm_sdkpy.Configuration(namespace=namespace, kubeconfig=yaml.safe_dump(config)) as cluster:
+            asyncio.run(
+                helm_sdkpy.Install(cluster).run(
+                    "dotmac", chart, values=values, wait=False, timeout=20, server_side_apply=True
+                )
+            )
+    except helm_sdkpy.HelmError as error:
+        return str(error) or repr(error)
+    return ""
+
+
 def render(chart: Path, values: dict[str, Any] | None = None, namespace: str = "dotmac-system") -> list[dict[str, Any]]:
     """The objects of a chart, hooks among them, as Helm sends them to a cluster.
 
@@ -176,19 +215,6 @@ def render(chart: Path, values: dict[str, Any] | None = None, namespace: str = "
         ChartRefused: a template or the values are wrong.
     """
     with _server() as (url, objects):
-        config = {
-            "apiVersion": "v1", "kind": "Config", "current-context": "memory",
-            "clusters": [{"name": "memory", "cluster": {"server": url}}],
-            "users": [{"name": "nobody", "user": {}}],
-            "contexts": [{"name": "memory", "context": {"cluster": "memory", "user": "nobody"}}],
-        }  # fmt: skip
-        try:
-            with helm_sdkpy.Configuration(namespace=namespace, kubeconfig=yaml.safe_dump(config)) as cluster:
-                asyncio.run(
-                    helm_sdkpy.Install(cluster).run(
-                        "dotmac", str(chart), values=values or {}, wait=False, timeout=20, server_side_apply=True
-                    )
-                )
-        except helm_sdkpy.HelmError as error:
-            raise ChartRefused(str(error)) from None
+        if error := _helm().submit(_install, url, str(chart), values or {}, namespace).result():
+            raise ChartRefused(error)
         return list(objects.values())

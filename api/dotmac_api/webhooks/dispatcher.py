@@ -33,10 +33,6 @@ DELAYS = (5.0, 30.0, 120.0, 600.0, 3600.0)
 """Seconds before the second, third ... attempt, each with up to a half more by chance; then the delivery is dead."""
 KEPT = timedelta(days=14)
 POLL = 5.0
-FAILURES = (
-    DestinationRefused, EncryptionKeyMissing, Undecryptable, aiohttp.ClientError, OSError, TimeoutError, ValueError
-)  # fmt: skip
-"""What one attempt may end with; anything else is a mistake of ours."""
 
 
 @dataclass(frozen=True)

@@ -352,20 +352,19 @@ def dial_failure(name: str, ending: Ending) -> HostError | None:
     low = said.lower()
     if "permission denied" in low and ("docker" in low or _NO_SOCKET in low):
         return DockerNotPermitted(
-            f"{name}: the user may not use the engine's socket: add it to the docker group (usermod -aG docker USER) "
-            f"or set useSudo. The host says: {said}"
+            f"{name}: the user may not use the engine's socket: add it to the docker group "
+            f"(usermod -aG docker USER). The host says: {said}"
         )
     if ending.exit_code == 127 and "sudo" in low and "docker" not in low:
-        return DockerNotPermitted(f"{name}: there is no sudo on the host: install it or unset useSudo")
+        return DockerNotPermitted(f"{name}: there is no sudo on the host: install it, or use the docker group instead")
     if low.startswith("sudo:") and "docker: command not found" not in low:
         return DockerNotPermitted(
             f"{name}: sudo wants a password: allow `sh` without one (NOPASSWD) in sudoers, or "
-            f"unset useSudo. The host says: {said}"
+            f"use the docker group instead. The host says: {said}"
         )
     if ending.exit_code == 127 or "command not found" in low:
         return DockerAbsent(
-            f"{name}: there is no docker command for this user: install Docker on the host, or set "
-            f"spec.bootstrap.docker. The host says: {said}"
+            f"{name}: there is no docker command for this user: install Docker on the host. The host says: {said}"
         )
     if any(
         sign in low for sign in (_NO_SOCKET, "cannot connect to the docker daemon", "failed to connect to the docker")

@@ -127,7 +127,7 @@ def test_an_error_answer_keeps_the_connection(canned):
         ),
         (1, "Got permission denied while trying to connect to the Docker daemon", DockerNotPermitted, "usermod"),
         (1, "sudo: a password is required", DockerNotPermitted, "NOPASSWD"),
-        (127, "env: 'sudo': No such file or directory", DockerNotPermitted, "install it or unset useSudo"),
+        (127, "env: 'sudo': No such file or directory", DockerNotPermitted, "use the docker group instead"),
         (127, "env: 'docker': No such file or directory", DockerAbsent, "install Docker"),
         (127, "sh: 1: docker: not found", DockerAbsent, "install Docker"),
         (1, "sudo: docker: command not found", DockerAbsent, "install Docker"),

@@ -13,7 +13,6 @@ from dotmac_local.verbs.request import Target
 
 __all__ = ["Access", "Attributes"]
 
-_OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version")
 _METHODS = {"GET": "get", "HEAD": "head", "POST": "post", "PUT": "put", "PATCH": "patch", "DELETE": "delete"}
 
 
