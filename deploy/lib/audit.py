@@ -1,8 +1,8 @@
 """Known vulnerabilities of what is installed: `python deploy/lib/audit.py`.
 
-Runs pip-audit, which asks PyPI's vulnerability service, and OSV's where that one knows nothing, as with many mirrors.
-Exit status 1 on findings; 0 when there are none, and when neither can be reached, which one clear line tells: a check that
-was not made must not pass for one that was.
+Runs pip-audit, which asks PyPI's vulnerability service, and OSV's where that one knows nothing, as many mirrors do not.
+Exit status 1 on findings; 0 when there are none, and when neither can be reached, which one clear line tells: a check
+that was not made must not pass for one that was.
 """
 
 import json
