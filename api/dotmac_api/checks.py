@@ -5,16 +5,13 @@ from dataclasses import dataclass
 
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 
-from dotmac_api.auth.models import UserCredential
 from dotmac_api.facade import Facade, build_facade
 from dotmac_api.gateway.client import Refused
 from dotmac_api.migrations import config
 from dotmac_api.mirror.projector import collections
-from dotmac_api.people.models import Person
-from dotmac_api.rbac.catalogue import ADMIN
-from dotmac_api.rbac.models import PersonRole, Role
+from dotmac_api.rbac.administrators import counted
 from dotmac_api.settings import Settings
 
 
@@ -50,13 +47,7 @@ async def _redis(facade: Facade) -> str:
 
 async def _admin(facade: Facade) -> str:
     async with facade.sessions() as session:
-        count = await session.scalar(
-            select(func.count(func.distinct(Person.id)))
-            .join(PersonRole, PersonRole.person_id == Person.id)
-            .join(Role, Role.id == PersonRole.role_id)
-            .join(UserCredential, UserCredential.person_id == Person.id)
-            .where(Role.name == ADMIN, Person.status == "active", UserCredential.is_active)
-        )
+        count = await session.scalar(counted())
     if not count:
         raise Unfit("nobody can administer it: run `dotmac-api create-admin`")
     return f"{count} can sign in"

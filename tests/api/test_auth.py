@@ -187,6 +187,46 @@ async def test_five_failures_lock_the_account_and_an_unknown_one_looks_the_same(
     assert (await _login(client)).status_code == 200
 
 
+async def test_a_lock_tells_nothing_of_whether_the_account_exists(
+    client: httpx.AsyncClient, facade: Facade, ada: Account, monkeypatch: pytest.MonkeyPatch, redis: RedisServer
+) -> None:
+    """Neither by the time that an answer takes, nor by when the lock ends."""
+    verified: list[str | None] = []
+    verify = facade.passwords.verify
+
+    async def counted(password: str, stored: str | None) -> tuple[bool, str | None]:
+        verified.append(stored)
+        return await verify(password, stored)
+
+    monkeypatch.setattr(facade.passwords, "verify", counted)
+    wrong = {"password": "wrong-wrong-wrong"}
+    for name in ("ada", "nobody"):
+        verified.clear()
+        assert [(await _login(client, name, **wrong)).status_code for _ in range(8)] == [401] * 5 + [423] * 3
+        assert len(verified) == 8, "an answer without a hash is faster"
+    async with facade.sessions.begin() as session:
+        await session.execute(update(UserCredential).values(locked_until=func.now()))
+    keys = [key async for key in facade.redis.scan_iter("dotmac:unknown-locked:*")]
+    assert [0 < await facade.redis.ttl(key) <= 900 for key in keys] == [True]
+    await facade.redis.delete(*keys)
+    for name in ("ada", "nobody"):
+        assert [(await _login(client, name, **wrong)).status_code for _ in range(6)] == [401] * 5 + [423]
+
+
+@pytest.mark.usefixtures("ada")
+async def test_who_signs_out_late_is_signed_out(client: httpx.AsyncClient) -> None:
+    """With an access token that has expired and the refresh token, in the body or the cookie."""
+    expired = {"Authorization": "Bearer a.b.c"}
+    token = (await _login(client, refresh_token_in="body")).json()["refresh_token"]
+    assert (await client.post("/api/v1/auth/logout", headers=expired)).json()["code"] == "invalid_token"
+    assert (await client.post("/api/v1/auth/logout")).status_code == 401
+    body = {"refresh_token": token}
+    assert (await client.post("/api/v1/auth/logout", headers=expired, json=body)).status_code == 204
+    assert (await _refresh(client, token)).json()["code"] == "session_ended"
+    await _login(client)
+    assert (await client.post("/api/v1/auth/logout", headers=expired)).status_code == 204
+
+
 @pytest.mark.usefixtures("ada")
 @pytest.mark.parametrize(
     "body",

@@ -74,6 +74,49 @@ async def test_nobody_can_lock_the_platform_or_promote_themselves(
         assert (await client.post("/api/v1/rbac/person-roles", json=body)).status_code == 403
 
 
+async def test_two_administrators_cannot_take_each_other_away_at_once(app: FastAPI, accounts: Accounts) -> None:
+    first, second = await accounts.make("admin"), await accounts.make("admin")
+    await accounts.make("admin", organisations=["ACME"])  # limited: does not count
+    async with signed_in(app, first) as one, signed_in(app, second) as two:
+        [held] = (await one.get("/api/v1/rbac/person-roles", params={"person_id": str(second.person_id)})).json()[
+            "items"
+        ]
+        answers = await asyncio.gather(
+            one.delete(f"/api/v1/rbac/person-roles/{held['id']}"),
+            two.patch(f"/api/v1/people/{first.person_id}", json={"status": "inactive"}),
+        )
+        assert sorted(a.status_code for a in answers) in ([204, 409], [200, 409]), [a.text for a in answers]
+        [refused] = [a for a in answers if a.status_code == 409]
+        assert refused.json()["code"] == "last_administrator"
+
+
+@pytest.mark.parametrize("way", ["role", "other role", "status", "limits", "person", "credential", "off"])
+async def test_the_last_administrator_stays(
+    app: FastAPI, admin: httpx.AsyncClient, accounts: Accounts, facade: Facade, way: str
+) -> None:
+    """Even for somebody whose own right to do this was taken away after the request came in."""
+    last = await accounts.make("admin")
+    [held] = (await admin.get("/api/v1/rbac/person-roles", params={"person_id": str(last.person_id)})).json()["items"]
+    support = await _role_id(admin, "support")
+    me = (await admin.get("/api/v1/auth/me")).json()["id"]
+    async with facade.sessions.begin() as session:
+        await session.execute(text("DELETE FROM person_roles WHERE person_id = :me"), {"me": me})
+    method, path, body = {
+        "role": ("DELETE", f"rbac/person-roles/{held['id']}", None),
+        "other role": ("PATCH", f"rbac/person-roles/{held['id']}", {"role_id": support}),
+        "status": ("PATCH", f"people/{last.person_id}", {"status": "archived"}),
+        "limits": ("PATCH", f"people/{last.person_id}", {"organisations": ["ACME"]}),
+        "person": ("DELETE", f"people/{last.person_id}", None),
+        "credential": ("DELETE", f"user-credentials/{last.credential_id}", None),
+        "off": ("PATCH", f"user-credentials/{last.credential_id}", {"is_active": False}),
+    }[way]
+    # The cached rights of the caller still hold: no replica was told.
+    refused = await admin.request(method, f"/api/v1/{path}", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (409, "last_administrator"), refused.text
+    async with signed_in(app, last) as client:
+        assert (await client.get("/api/v1/rbac/roles")).status_code == 200
+
+
 async def test_a_limited_administrator_stays_within_its_organisations(app: FastAPI, accounts: Accounts) -> None:
     limited = await accounts.make("admin", organisations=["ACME"])
     mine = await accounts.make(organisations=["ACME"])
@@ -127,6 +170,8 @@ async def test_an_api_key_reads_what_its_scopes_allow_and_writes_nothing(
         assert reader not in str((await session.execute(text("SELECT * FROM api_keys"))).all())
     assert (await admin.delete(f"/api/v1/api-keys/{listed['id']}")).status_code == 204
     assert (await client.get("/api/v1/people", headers=key)).status_code == 401
+    back = await admin.patch(f"/api/v1/api-keys/{listed['id']}", json={"is_active": True})
+    assert (back.status_code, back.json()["code"]) == (409, "key_revoked")
 
 
 async def test_an_api_key_expires(client: httpx.AsyncClient, facade: Facade, reader: str) -> None:

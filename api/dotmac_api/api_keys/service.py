@@ -11,7 +11,7 @@ from dotmac_api.api_keys.schemas import ApiKeyGenerate, ApiKeyUpdate
 from dotmac_api.auth.identity import Identity, roles_and_permissions
 from dotmac_api.auth.models import ApiKey
 from dotmac_api.auth.opaque import KeyedHash, new_api_key
-from dotmac_api.errors import Invalid, NotFound
+from dotmac_api.errors import Conflict, Invalid, NotFound
 from dotmac_api.people.models import Person
 from dotmac_api.people.service import visible_people
 from dotmac_api.principal import Principal
@@ -69,8 +69,10 @@ async def make_key(
 
 
 async def update_key(session: AsyncSession, identity: Identity, row: ApiKey, body: ApiKeyUpdate) -> None:
-    """Raises Invalid when a scope would be added."""
+    """Raises Conflict for a key that was revoked, Invalid when a scope would be added."""
     sent = body.model_fields_set
+    if row.revoked_at is not None:
+        raise Conflict("the key was revoked for good; make a new one", code="key_revoked")
     if "scopes" in sent:
         if not set(body.scopes) <= set(row.scopes):
             raise Invalid.field("body.scopes", "a key gets no more scopes than it was made with; make a new one")

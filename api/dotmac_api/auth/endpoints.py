@@ -110,19 +110,25 @@ async def refresh(
 @router.post("/logout", dependencies=[public()], status_code=status.HTTP_204_NO_CONTENT)
 async def logout(facade: FacadeDep, request: Request, response: Response, body: Refresh | None = None) -> None:
     """End the session of the access token, or else of the refresh token in the body or the cookie."""
-    if "authorization" in request.headers:
-        principal = await authenticate(request)
-        if principal.session_id is None:
-            raise Forbidden("an API key has no session; revoke it at /api-keys")
-        session_id = principal.session_id
-    else:
-        token = (body.refresh_token if body else None) or await _cookie(facade, request)
-        if not token:
-            raise Unauthorized("send the access token or the refresh token")
-        session_id = await service.session_of(facade, token)
-    await service.logout(facade, session_id)
+    await service.logout(facade, await _session_to_end(facade, request, body))
     name = await facade.domains.text("auth", "refresh_cookie_name")
     response.delete_cookie(name, **await _cookie_attributes(facade))
+
+
+async def _session_to_end(facade: Facade, request: Request, body: Refresh | None) -> uuid.UUID:
+    try:
+        principal = await authenticate(request)
+    except Unauthorized:
+        # Also beside an access token that has expired: who sends one still means to sign out.
+        token = (body.refresh_token if body else None) or await _cookie(facade, request)
+        if token:
+            return await service.session_of(facade, token)
+        if "authorization" in request.headers:
+            raise
+        raise Unauthorized("send the access token or the refresh token") from None
+    if principal.session_id is None:
+        raise Forbidden("an API key has no session; revoke it at /api-keys")
+    return principal.session_id
 
 
 @router.post("/forgot-password", dependencies=[public()], status_code=status.HTTP_202_ACCEPTED)

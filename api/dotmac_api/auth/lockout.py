@@ -12,6 +12,8 @@ from dotmac_api.errors import Locked
 
 MAX_FAILURES = 5
 LOCK_MINUTES = 15
+# Failures of a real account are counted until it signs in; those of an unknown one cannot be kept for ever.
+UNKNOWN_SECONDS = 7 * 86_400
 
 
 def locked() -> Locked:
@@ -42,10 +44,22 @@ async def record_failure(sessions: Sessions, credential_id: uuid.UUID) -> bool:
 
 
 async def record_unknown(redis: Redis, username: str) -> bool:
-    """Count a failure of a username that nobody has; True when it would be locked by now. Raises RedisError."""
-    key = "dotmac:unknown:" + hashlib.sha256(username.lower().encode(errors="surrogatepass")).hexdigest()[:32]
+    """Count a failure of a username that nobody has; True when it is locked, by the same rules as a real one.
+
+    Raises RedisError.
+    """
+    subject = hashlib.sha256(username.lower().encode(errors="surrogatepass")).hexdigest()[:32]
+    counter, lock = f"dotmac:unknown:{subject}", f"dotmac:unknown-locked:{subject}"
+    if await redis.exists(lock):
+        return True
     async with redis.pipeline() as pipe:
-        pipe.incr(key)
-        pipe.expire(key, LOCK_MINUTES * 60)
+        pipe.incr(counter)
+        pipe.expire(counter, UNKNOWN_SECONDS)
         count, _ = await pipe.execute()
-    return int(count) > MAX_FAILURES
+    if int(count) >= MAX_FAILURES:
+        # Attempts during the lock make it no longer, and the next ones count afresh: as with a row of the table.
+        async with redis.pipeline() as pipe:
+            pipe.set(lock, "1", ex=LOCK_MINUTES * 60)
+            pipe.delete(counter)
+            await pipe.execute()
+    return False

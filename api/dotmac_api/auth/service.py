@@ -85,6 +85,8 @@ async def login(
     credential, person = found
     note.actor_id = person.id
     if _locked(credential):
+        # It takes as long as for an unknown username that is locked.
+        await facade.passwords.verify(password, None)
         raise lockout.locked()
     good, renewed = await facade.passwords.verify(password, credential.password_hash)
     if not good or not credential.is_active or person.status != PersonStatus.ACTIVE:

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,6 +17,7 @@ from dotmac_api.errors import Forbidden, NotFound
 from dotmac_api.people.models import Person
 from dotmac_api.people.service import visible_people
 from dotmac_api.principal import Principal
+from dotmac_api.rbac.administrators import one_is_left
 from dotmac_api.schemas import Orderable, Slice, paginate
 
 ORDERABLE: Orderable = {
@@ -63,13 +65,17 @@ async def update_credential(
     body: CredentialUpdate,
     password_hash: str | None,
 ) -> UserCredential:
-    """Change a credential; a new password or a deactivation ends the sessions that it opened."""
+    """Change a credential; a new password or a deactivation ends the sessions that it opened.
+
+    Raises Conflict when the last administrator could not sign in any more.
+    """
     sent = body.model_fields_set
     if password_hash is not None:
         set_password(credential, password_hash, must_change=True)
-    for name in ("username", "must_change_password", "is_active"):
-        if name in sent:
-            setattr(credential, name, getattr(body, name))
+    async with nullcontext() if body.is_active else one_is_left(session):
+        for name in ("username", "must_change_password", "is_active"):
+            if name in sent:
+                setattr(credential, name, getattr(body, name))
     if body.unlock:
         credential.failed_attempts, credential.locked_until = 0, None
     if body.reset_mfa:
@@ -91,5 +97,5 @@ async def delete_credential(
     if credential.person_id == principal.person_id:
         raise Forbidden("nobody deletes their own credential; ask another administrator")
     await revoke(session, identity, AuthSession.credential_id == credential.id, reason="credential deleted")
-    await session.delete(credential)
-    await session.flush()
+    async with one_is_left(session):
+        await session.delete(credential)

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, true
@@ -12,6 +13,7 @@ from dotmac_api.errors import Forbidden, Invalid, NotFound
 from dotmac_api.people.models import Person, PersonStatus
 from dotmac_api.people.schemas import PersonCreate, PersonUpdate
 from dotmac_api.principal import Principal
+from dotmac_api.rbac.administrators import one_is_left
 from dotmac_api.schemas import Orderable, Slice, paginate
 
 ORDERABLE: Orderable = {
@@ -94,8 +96,9 @@ async def update_person(
     kept = [name for name in _ADMINS_ONLY if name in changes and changes[name] != getattr(person, name)]
     if kept and not principal.is_admin:
         raise Forbidden(f"only an administrator changes {', '.join(kept)}")
-    for name, value in changes.items():
-        setattr(person, name, value)
+    async with one_is_left(session) if {"status", "organisations"} & changes.keys() else nullcontext():
+        for name, value in changes.items():
+            setattr(person, name, value)
     identity.rights_changed(session)
     await session.flush()
     await session.refresh(person)
@@ -106,6 +109,7 @@ async def delete_person(session: AsyncSession, identity: Identity, principal: Pr
     """Delete a person with its credentials, sessions and keys; the audit trail keeps its id."""
     if person.id == principal.person_id:
         raise Forbidden("nobody deletes their own account; ask another administrator")
-    await session.delete(person)
+    async with one_is_left(session):
+        await session.delete(person)
     identity.rights_changed(session)
     await session.flush()

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 from fastapi import Depends
@@ -15,6 +16,7 @@ from dotmac_api.errors import Conflict, Forbidden, Invalid, NotFound
 from dotmac_api.people.models import Person
 from dotmac_api.people.service import visible_people
 from dotmac_api.principal import Principal
+from dotmac_api.rbac.administrators import one_is_left
 from dotmac_api.rbac.catalogue import ADMIN
 from dotmac_api.rbac.models import Permission, PersonRole, Role, RolePermission
 from dotmac_api.schemas import Orderable, Slice, paginate
@@ -57,15 +59,17 @@ class Rows:
         changes = body.model_dump(exclude_unset=True)
         if isinstance(row, Permission | Role) and row.builtin:
             _keep_builtin(row, changes)
-        for name, value in changes.items():
-            setattr(row, name, value)
+        async with one_is_left(self.session) if isinstance(row, PersonRole) else nullcontext():
+            for name, value in changes.items():
+                setattr(row, name, value)
         return await self._changed(row)
 
     async def delete(self, row: Row) -> None:
         """Raises Conflict for a builtin row."""
         if isinstance(row, Permission | Role) and row.builtin:
             raise Conflict("it is builtin and cannot be deleted", code="builtin")
-        await self.session.delete(row)
+        async with one_is_left(self.session) if isinstance(row, PersonRole) else nullcontext():
+            await self.session.delete(row)
         self._identity.rights_changed(self.session)
         await self.session.flush()
 
@@ -131,6 +135,6 @@ async def check_role(session: AsyncSession, role_id: uuid.UUID) -> None:
 
 
 def not_oneself(principal: Principal, person_id: uuid.UUID) -> None:
-    """Raises Forbidden: so there is always an administrator left, and nobody promotes itself."""
+    """Raises Forbidden: nobody promotes itself, nor gives its own rights away by mistake."""
     if person_id == principal.person_id:
         raise Forbidden("nobody changes their own roles; ask another administrator")
