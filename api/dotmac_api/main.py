@@ -12,6 +12,7 @@ from dotmac_api.api_keys import endpoints as api_keys
 from dotmac_api.audit import endpoints as audit
 from dotmac_api.audit.trail import AuditTrail
 from dotmac_api.auth import endpoints as auth
+from dotmac_api.backups import endpoints as backups
 from dotmac_api.catalog import endpoints as catalog
 from dotmac_api.credentials import endpoints as credentials
 from dotmac_api.diagnostics import endpoints as diagnostics
@@ -44,6 +45,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     auth.router,
     people.router,
     life.router,
+    backups.router,
     diagnostics.router,
     catalog.router,
     live.router,

@@ -38,5 +38,15 @@ def instance(name: str = "acme", **spec: Any) -> Object:
     return {"apiVersion": API, "kind": "Instance", "metadata": {"name": name, "namespace": "default"}, "spec": made}
 
 
+def backup(name: str = "acme-monday", of: str = "acme", **spec: Any) -> Object:
+    made = {"instanceRef": {"name": of}, **spec}
+    return {"apiVersion": API, "kind": "Backup", "metadata": {"name": name, "namespace": "default"}, "spec": made}
+
+
+def restore(name: str = "acme-back", of: str = "acme", source: str = "acme-monday") -> Object:
+    spec = {"instanceRef": {"name": of}, "backupRef": {"name": source}}
+    return {"apiVersion": API, "kind": "Restore", "metadata": {"name": name, "namespace": "default"}, "spec": spec}
+
+
 def condition(type_: str, status: str, reason: str = "Because", at: str = "2026-11-22T10:00:00Z") -> Object:
     return {"type": type_, "status": status, "reason": reason, "message": "", "lastTransitionTime": at}

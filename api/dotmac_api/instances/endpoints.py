@@ -52,6 +52,16 @@ EventName = Literal[
     "instance.drift_repaired",
     "instance.trial_expired",
     "instance.certificate_expiring",
+    "backup.created",
+    "backup.started",
+    "backup.completed",
+    "backup.failed",
+    "backup.deleted",
+    "restore.created",
+    "restore.started",
+    "restore.completed",
+    "restore.failed",
+    "restore.deleted",
 ]
 
 

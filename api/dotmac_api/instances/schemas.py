@@ -486,6 +486,8 @@ class TransitionRead(BaseModel):
     id: int
     event: str
     at: datetime
+    uid: Annotated[uuid.UUID, Field(description="of the instance, or of its backup or restore that this is about")]
+    name: str
     subject: str
     before: str | None
     after: str | None
@@ -496,6 +498,6 @@ class TransitionRead(BaseModel):
 
     @classmethod
     def of(cls, row: TransitionRow) -> Self:
-        names = ("id", "event", "at", "subject", "before", "after", "reason", "message", "generation")
+        names = ("id", "event", "at", "uid", "name", "subject", "before", "after", "reason", "message", "generation")
         values = {name: getattr(row, name) for name in names}
         return cls.model_validate(values | {"resource_version": str(row.resource_version)})

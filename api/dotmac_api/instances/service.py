@@ -4,11 +4,11 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_api.errors import NotFound
-from dotmac_api.mirror.models import InstanceRow, TransitionRow
+from dotmac_api.mirror.models import BackupRow, InstanceRow, RestoreRow, TransitionRow
 from dotmac_api.principal import Principal
 from dotmac_api.schemas import Orderable, Slice, paginate
 from dotmac_api.servers.service import matches
@@ -81,8 +81,12 @@ async def find_instance(session: AsyncSession, principal: Principal, instance_id
 async def list_events(
     session: AsyncSession, row: InstanceRow, page: Slice, event: str | None
 ) -> tuple[Sequence[TransitionRow], int]:
-    """The history of one instance."""
-    query = select(TransitionRow).where(TransitionRow.uid == row.instance_id)
+    """The history of one instance, of its backups and of its restores."""
+    about: list[ColumnElement[bool]] = [TransitionRow.uid == row.instance_id]
+    for model in (BackupRow, RestoreRow):
+        own = select(getattr(model, model.UID)).where(model.instance_id == row.instance_id)
+        about.append(TransitionRow.uid.in_(own))
+    query = select(TransitionRow).where(or_(*about))
     if event:
         query = query.where(TransitionRow.event == event)
     return await paginate(session, query, page, EVENT_ORDER)

@@ -30,15 +30,18 @@ Sees = Callable[[Change], bool]
 async def stream(
     principal: Annotated[Principal, require("instances:read")], facade: FacadeDep, last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
-    """Every change of the instances and servers that the caller may see, as it is committed to the mirror.
+    """Every change of what the caller may see of instances, backups, restores and servers, as the mirror gets it.
 
-    `event` is instance, instance.deleted, server or server.deleted; `data` is the object as GET answers it. With
-    Last-Event-ID, what changed since comes first (each object once, as it is now).
+    `event` is instance, backup, restore or server, or that with `.deleted`; `data` is the object as GET answers it.
+    With Last-Event-ID, what changed since comes first (each object once, as it is now).
     """
     servers = not principal.limited and "servers:read" in principal.permissions
+    backups = "backups:read" in principal.permissions
 
     def sees(change: Change) -> bool:
-        return servers if change.event.startswith("server") else principal.sees(change.org_code)
+        if change.instance is None:
+            return servers
+        return principal.sees(change.org_code) and (backups or change.event.startswith("instance"))
 
     async for event in _events(facade, sees, int(last_event_id) if last_event_id else None):
         yield event
@@ -46,20 +49,28 @@ async def stream(
 
 async def _followed(
     principal: Annotated[Principal, require("instances:read")], session: DatabaseSession, instance_id: uuid.UUID
-) -> Change:
+) -> tuple[Change, bool]:
     # A dependency, so that the 404 is answered before the stream begins.
-    return of_instance(await find_instance(session, principal, instance_id))
+    return of_instance(await find_instance(session, principal, instance_id)), "backups:read" in principal.permissions
 
 
 @router.get("/instances/{instance_id}/stream", response_class=EventSourceResponse)
 async def stream_instance(
-    facade: FacadeDep, first: Annotated[Change, Depends(_followed)], last_event_id: LastEventId = None
+    facade: FacadeDep, followed: Annotated[tuple[Change, bool], Depends(_followed)], last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
-    """The instance as it is, then every change of it: a deployment can be followed step by step to its end."""
+    """The instance as it is, then every change of it: a deployment can be followed step by step to its end.
+
+    Changes of its backups and restores come as the events `backup` and `restore`.
+    """
+    first, backups = followed
+
+    def sees(change: Change) -> bool:
+        return change.uid == first.uid or (backups and change.instance == first.uid)
+
     after = max(first.number, int(last_event_id) if last_event_id else -1)
     if first.number == after:
         yield _sse(first)
-    async for event in _events(facade, lambda change: change.uid == first.uid, after):
+    async for event in _events(facade, sees, after):
         yield event
         if event.event == "instance.deleted":
             return

@@ -9,15 +9,17 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from dotmac_api.backups.schemas import BackupRead, RestoreRead
 from dotmac_api.database import Sessions
 from dotmac_api.instances.schemas import InstanceRead
-from dotmac_api.mirror.models import InstanceRow, ServerRow
+from dotmac_api.mirror.models import BackupRow, InstanceRow, Mirrored, RestoreRow, ServerRow
 from dotmac_api.mirror.store import CHANNEL
 from dotmac_api.servers.schemas import ServerRead
 from dotmac_api.webhooks import outbox
@@ -38,6 +40,8 @@ class Change:
     uid: str
     org_code: str | None
     data: str
+    instance: str | None
+    """Uid of the instance that it is about; None for a server."""
 
 
 @dataclass(eq=False)
@@ -114,24 +118,60 @@ class Hub:
 
 async def newest(session: AsyncSession) -> int:
     """The number of the newest change."""
-    numbers = [await session.scalar(select(func.max(model.change))) for model in (InstanceRow, ServerRow)]
+    numbers = [await session.scalar(select(func.max(model.change))) for model in _TOLD]
     return max(number or 0 for number in numbers)
 
 
 async def changes_after(session: AsyncSession, number: int) -> Sequence[Change]:
     """Rows as they are now that changed after `number`, oldest change first, a page at most."""
-    instances = select(InstanceRow).where(InstanceRow.change > number).order_by(InstanceRow.change).limit(PAGE)
-    servers = select(ServerRow).where(ServerRow.change > number).order_by(ServerRow.change).limit(PAGE)
-    made = [of_instance(row) for row in await session.scalars(instances)]
-    made += [of_server(row) for row in await session.scalars(servers)]
+    made: list[Change] = []
+    for model, told in _TOLD.items():
+        rows = await session.scalars(select(model).where(model.change > number).order_by(model.change).limit(PAGE))
+        made += [told(row) for row in rows]
     return sorted(made, key=lambda change: change.number)[:PAGE]
 
 
 def of_instance(row: InstanceRow) -> Change:
-    event = "instance" if row.deleted_at is None else "instance.deleted"
-    return Change(row.change, event, str(row.instance_id), row.org_code, InstanceRead.of(row).model_dump_json())
+    uid = str(row.instance_id)
+    return Change(row.change, _event("instance", row), uid, row.org_code, InstanceRead.of(row).model_dump_json(), uid)
 
 
 def of_server(row: ServerRow) -> Change:
-    event = "server" if row.deleted_at is None else "server.deleted"
-    return Change(row.change, event, str(row.server_id), None, ServerRead.of(row).model_dump_json())
+    return Change(
+        row.change, _event("server", row), str(row.server_id), None, ServerRead.of(row).model_dump_json(), None
+    )
+
+
+def of_backup(row: BackupRow) -> Change:
+    return Change(
+        number=row.change,
+        event=_event("backup", row),
+        uid=str(row.backup_id),
+        org_code=row.org_code,
+        data=BackupRead.of(row).model_dump_json(),
+        instance=str(row.instance_id),
+    )
+
+
+def of_restore(row: RestoreRow) -> Change:
+    return Change(
+        number=row.change,
+        event=_event("restore", row),
+        uid=str(row.restore_id),
+        org_code=row.org_code,
+        data=RestoreRead.of(row).model_dump_json(),
+        instance=str(row.instance_id),
+    )
+
+
+def _event(noun: str, row: Mirrored) -> str:
+    return noun if row.deleted_at is None else f"{noun}.deleted"
+
+
+_TOLD: dict[Any, Callable[[Any], Change]] = {
+    InstanceRow: of_instance,
+    ServerRow: of_server,
+    BackupRow: of_backup,
+    RestoreRow: of_restore,
+}
+"""The kinds whose changes are told."""

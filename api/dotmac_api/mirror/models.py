@@ -118,6 +118,44 @@ class PlanRow(Mirrored, Base):
     max_storage: Mapped[str | None]
 
 
+class OfInstance:
+    """Columns of a kind whose objects belong to one Instance."""
+
+    instance_name: Mapped[str] = mapped_column(index=True)
+    instance_id: Mapped[uuid.UUID | None] = mapped_column(index=True)
+    """The Instance; a later one of the same name is another tenant and never gets it."""
+    org_code: Mapped[str | None]
+    """Of that Instance."""
+    status: Mapped[str]
+    """pending, running, completed or failed."""
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class BackupRow(OfInstance, Mirrored, Base):
+    """A Backup."""
+
+    __tablename__ = "backups"
+    UID = "backup_id"
+
+    backup_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    """full or db_only."""
+    size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class RestoreRow(OfInstance, Mirrored, Base):
+    """A Restore."""
+
+    __tablename__ = "restores"
+    UID = "restore_id"
+
+    restore_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    backup_name: Mapped[str]
+    backup_id: Mapped[uuid.UUID | None]
+    """The Backup; kept when that is deleted."""
+
+
 class TransitionRow(Base):
     """One thing that changed on a resource: the history that stays readable, and what webhooks are told."""
 
@@ -132,7 +170,7 @@ class TransitionRow(Base):
     name: Mapped[str]
     org_code: Mapped[str | None]
     subject: Mapped[str]
-    """The condition's type or the step's name; empty for the others."""
+    """The condition's type, the step's name, the Instance of a Backup or Restore; empty for the others."""
     before: Mapped[str | None]
     after: Mapped[str | None]
     reason: Mapped[str]
@@ -161,9 +199,13 @@ class CursorRow(Base):
     """Counts the orders to rebuild, so that a running projector notices one."""
 
 
-MODELS: dict[str, type[ServerRow] | type[InstanceRow] | type[ReleaseRow] | type[PlanRow]] = {
+type Model = type[ServerRow] | type[InstanceRow] | type[ReleaseRow] | type[PlanRow] | type[BackupRow] | type[RestoreRow]
+
+MODELS: dict[str, Model] = {
     "Server": ServerRow,
     "Release": ReleaseRow,
     "InstanceClass": PlanRow,
     "Instance": InstanceRow,
+    "Backup": BackupRow,
+    "Restore": RestoreRow,
 }

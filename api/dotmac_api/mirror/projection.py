@@ -34,6 +34,12 @@ INSTANCE_WORDS = {
 }
 """status.phase -> the earlier platform's word. Paused and Waiting tell nothing of the tenant: the conditions decide."""
 
+WORK_WORDS = {"Pending": "pending", "Running": "running", "Completed": "completed", "Failed": "failed"}
+"""status.phase of a Backup or a Restore -> the word of its row; none yet: pending."""
+
+TYPE_WORDS = {"Full": "full", "Database": "db_only"}
+"""spec.type of a Backup -> the earlier platform's word."""
+
 STEP_WORDS = {
     "Pending": "pending",
     "Running": "running",
@@ -44,7 +50,10 @@ STEP_WORDS = {
 
 
 def project(obj: Object) -> Row:
-    """All columns but `change`, `mirrored_at`, `deleted_at` and what another row decides (`server_id`)."""
+    """All columns but `change`, `mirrored_at`, `deleted_at` and what another row decides.
+
+    Those are an Instance's `server_id`, and `instance_id`, `org_code` and `backup_id` of what belongs to an Instance.
+    """
     meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
     spec, status = storable(spec), storable(status)
     notes = {k: v for k, v in (meta.get("annotations") or {}).items() if k not in _NOISE}
@@ -166,6 +175,24 @@ def _plan(uid: uuid.UUID, spec: Mapping[str, Any], _status: Mapping[str, Any]) -
     return {"plan_uid": uid, "max_users": quotas.get("maxUsers"), "max_storage": _text(quotas.get("maxStorage"))}
 
 
+def _backup(uid: uuid.UUID, spec: Mapping[str, Any], status: Mapping[str, Any]) -> Row:
+    type_ = TYPE_WORDS[spec.get("type", "Full")]
+    return {"backup_id": uid, "type": type_, "size_bytes": status.get("size"), **_of_instance(spec, status)}
+
+
+def _restore(uid: uuid.UUID, spec: Mapping[str, Any], status: Mapping[str, Any]) -> Row:
+    return {"restore_id": uid, "backup_name": spec["backupRef"]["name"], **_of_instance(spec, status)}
+
+
+def _of_instance(spec: Mapping[str, Any], status: Mapping[str, Any]) -> Row:
+    return {
+        "instance_name": spec["instanceRef"]["name"],
+        "status": WORK_WORDS[status.get("phase") or "Pending"],
+        "started_at": optional_time(status.get("startedAt")),
+        "finished_at": optional_time(status.get("finishedAt")),
+    }
+
+
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
@@ -175,4 +202,6 @@ _OWN: dict[str, Callable[[uuid.UUID, Mapping[str, Any], Mapping[str, Any]], Row]
     "Instance": _instance,
     "Release": _release,
     "InstanceClass": _plan,
+    "Backup": _backup,
+    "Restore": _restore,
 }

@@ -260,8 +260,6 @@ def collections(namespace: str | None) -> list[Collection]:
     """
     made = []
     for kind in KINDS:
-        if kind.name in ("Backup", "Restore"):
-            continue  # no table holds them yet
         scope = namespace if kind.scope == "Namespaced" else None
         made.append(Collection(kind, resource_path(kind.plural, scope)))
     return made

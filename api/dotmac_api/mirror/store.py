@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, text, tuple_, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from dotmac_api.mirror.models import CHANGES, MODELS, CursorRow, InstanceRow, ServerRow, TransitionRow
+from dotmac_api.mirror.links import link, moved
+from dotmac_api.mirror.models import CHANGES, MODELS, BackupRow, CursorRow, RestoreRow, TransitionRow
 from dotmac_api.mirror.projection import Row
 from dotmac_api.mirror.transitions import transitions
 from dotmac_api.webhooks.outbox import enqueue
@@ -134,8 +135,8 @@ class MirrorStore:
             kept[uid] = latest[uid] = row
         if latest:
             await self._upsert(kind, list(latest.values()))
-            await self._link(kind, [row for uid, row in latest.items() if _moved(before.get(uid), row)])
-            await self._append(history)
+            await link(self._connection, kind, [row for uid, row in latest.items() if moved(before.get(uid), row)])
+            await self._append(kind, history)
         return dropped
 
     async def sweep(self, kind: str, listed: frozenset[uuid.UUID], resource_version: int) -> int:
@@ -163,8 +164,8 @@ class MirrorStore:
                 "change": CHANGES.next_value(),
             }
             await self._connection.execute(update(model).where(getattr(model, model.UID).in_(uids)).values(values))
-            await self._link(kind, rows)
-            await self._append(history)
+            await link(self._connection, kind, rows)
+            await self._append(kind, history)
         return len(rows)
 
     async def _kept(self, kind: str, rows: Sequence[Row]) -> dict[uuid.UUID, Row]:
@@ -184,36 +185,22 @@ class MirrorStore:
             made.on_conflict_do_update(index_elements=[model.UID], set_=changed, where=newer), rows
         )
 
-    async def _link(self, kind: str, rows: list[Row]) -> None:
-        """Points `instances.server_id` at the Server that is named; either of the two may come first."""
-        if not rows or kind not in ("Instance", "Server"):
-            return
-        if kind == "Instance":
-            touched = InstanceRow.instance_id.in_([row["instance_id"] for row in rows])
-        else:
-            names = [(row["namespace"], row["name"]) for row in rows]
-            touched = tuple_(InstanceRow.namespace, InstanceRow.server_name).in_(names)
-        server = (
-            select(ServerRow.server_id)
-            .where(
-                ServerRow.deleted_at.is_(None),
-                ServerRow.namespace == InstanceRow.namespace,
-                ServerRow.name == InstanceRow.server_name,
-            )
-            .order_by(ServerRow.created_at.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
-        await self._connection.execute(
-            update(InstanceRow)
-            .where(touched, InstanceRow.deleted_at.is_(None), InstanceRow.server_id.is_distinct_from(server))
-            .values(server_id=server, change=CHANGES.next_value())
-        )
-
-    async def _append(self, history: list[Row]) -> None:
+    async def _append(self, kind: str, history: list[Row]) -> None:
         if history:
+            await self._name_organisations(kind, history)
             made = await self._connection.scalars(insert(TransitionRow).returning(TransitionRow.id), history)
             await enqueue(self._connection, list(made))
+
+    async def _name_organisations(self, kind: str, history: list[Row]) -> None:
+        """What belongs to an Instance has its organisation from there, and not from the object itself."""
+        if kind not in ("Backup", "Restore"):
+            return
+        model = BackupRow if kind == "Backup" else RestoreRow
+        column = getattr(model, model.UID)
+        query = select(column, model.org_code).where(column.in_({row["uid"] for row in history}))
+        known = {uid: org_code for uid, org_code in await self._connection.execute(query)}
+        for row in history:
+            row["org_code"] = known.get(row["uid"])
 
 
 async def order_rebuild(connection: AsyncConnection) -> None:
@@ -225,13 +212,6 @@ async def order_rebuild(connection: AsyncConnection) -> None:
     await connection.execute(update(CursorRow).values(reset))
     for model in MODELS.values():
         await connection.execute(update(model).values(resource_version=0))
-
-
-def _moved(old: Mapping[str, Any] | None, row: Row) -> bool:
-    """Whether the link between an Instance and its Server may have changed with this version."""
-    if old is None or old["deleted_at"] != row["deleted_at"]:
-        return True
-    return "server_name" in row and (old["server_name"] != row["server_name"] or old.get("server_id") is None)
 
 
 def _columns(row: Mapping[str, Any]) -> Row:

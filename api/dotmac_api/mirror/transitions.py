@@ -19,10 +19,22 @@ EVENTS = (
     "instance.certificate_expiring",
     "server.status_changed",
     "server.condition_changed",
+    "backup.created",
+    "backup.started",
+    "backup.completed",
+    "backup.failed",
+    "backup.deleted",
+    "restore.created",
+    "restore.started",
+    "restore.completed",
+    "restore.failed",
+    "restore.deleted",
 )
 """Everything that history records and webhooks can be told."""
 
 _WATCHED = {"Instance": "instance", "Server": "server"}
+_WORK = {"Backup": "backup", "Restore": "restore"}
+_REACHED = {"running": "started", "completed": "completed", "failed": "failed"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +53,9 @@ class Transition:
 
 def transitions(kind: str, old: Mapping[str, Any] | None, new: Row, *, gone: bool = False) -> Iterator[Transition]:
     """Between the row kept (None: the resource is new) and the row to come. `gone`: `new` is the last that was seen."""
+    if kind in _WORK:
+        yield from _work(_WORK[kind], old, new, gone)
+        return
     noun = _WATCHED.get(kind)
     if noun is None:
         return
@@ -56,8 +71,32 @@ def transitions(kind: str, old: Mapping[str, Any] | None, new: Row, *, gone: boo
         yield Transition("instance.deleted", None, before=new["status"])
 
 
+def _work(noun: str, old: Mapping[str, Any] | None, new: Row, gone: bool) -> Iterator[Transition]:
+    """Of a Backup or a Restore, which is done once: where it has got to. Told of the Instance that it is for."""
+    subject = new["instance_name"]
+    if old is None:
+        yield Transition(f"{noun}.created", new["created_at"], subject, after=new["status"])
+    before = old["status"] if old is not None else "pending"
+    if before != new["status"] and new["status"] in _REACHED:
+        yield Transition(
+            event=f"{noun}.{_REACHED[new['status']]}",
+            at=new["started_at"] if new["status"] == "running" else new["finished_at"],
+            subject=subject,
+            before=before,
+            after=new["status"],
+            reason=_ready(new).get("reason", ""),
+            message=new["observed"].get("message") or "",
+        )
+    if gone:
+        yield Transition(f"{noun}.deleted", None, subject, before=new["status"])
+
+
+def _ready(row: Row) -> Mapping[str, Any]:
+    return next((c for c in row["observed"].get("conditions") or () if c["type"] == "Ready"), {})
+
+
 def _status(noun: str, old: Mapping[str, Any], new: Row) -> Transition:
-    ready: Mapping[str, Any] = next((c for c in new["observed"].get("conditions") or () if c["type"] == "Ready"), {})
+    ready = _ready(new)
     return Transition(
         event=f"{noun}.status_changed",
         at=None,

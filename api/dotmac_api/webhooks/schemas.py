@@ -23,11 +23,21 @@ Event = Literal[
     "instance.certificate_expiring",
     "server.status_changed",
     "server.condition_changed",
+    "backup.created",
+    "backup.started",
+    "backup.completed",
+    "backup.failed",
+    "backup.deleted",
+    "restore.created",
+    "restore.started",
+    "restore.completed",
+    "restore.failed",
+    "restore.deleted",
 ]
 Url = Annotated[str, Field(min_length=8, max_length=2000)]
 Description = Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")]
 Secret = Annotated[str, Field(min_length=24, max_length=200, pattern=r"^[\x21-\x7e]+$")]
-Events = Annotated[list[Event], Field(max_length=9, description="empty: all")]
+Events = Annotated[list[Event], Field(max_length=21, description="empty: all")]
 Organisations = Annotated[
     list[OrgCode] | None, Field(max_length=1000, description="org codes to be told about; null: all, and servers")
 ]

@@ -11,7 +11,7 @@ from tests.api.conftest import Accounts, signed_in
 from tests.api.fleet.test_instances import catalog, made, mirrored
 from tests.api.fleet.test_stream import streaming
 from tests.kits.mirrored import Objects, until
-from tests.kits.resources import condition, instance
+from tests.kits.resources import backup, condition, instance, restore
 
 from dotmac_api.access import guards
 
@@ -99,7 +99,6 @@ async def test_no_route_of_an_instance_shows_or_changes_another_organisations(
     catalog(objects)
     uid = objects.create(instance("theirs"))["metadata"]["uid"]
     await mirrored(ready, uid)
-    before = objects.list("Instance")
     examples = {
         "instance_id": uid,
         "host": "a.example",
@@ -107,7 +106,10 @@ async def test_no_route_of_an_instance_shows_or_changes_another_organisations(
         "name": "gl",
         "hash": "ab",
         "window_id": "0" * 12,
+        "backup_id": objects.create(backup(of="theirs"))["metadata"]["uid"],
+        "restore_id": objects.create(restore(of="theirs"))["metadata"]["uid"],
     }
+    before = [objects.list(kind) for kind in ("Instance", "Backup", "Restore")]
     routes = [(method, path) for method, path in guards(app) if "{instance_id}" in path]
     assert len(routes) > 30
     async with signed_in(app, await accounts.make("admin", organisations=["MINE"])) as stranger:
@@ -115,4 +117,4 @@ async def test_no_route_of_an_instance_shows_or_changes_another_organisations(
             where = re.sub(r"\{(\w+)\}", lambda found: examples[found[1]], path)
             answer = await stranger.request(method, where)
             assert answer.status_code == 404 and answer.json()["code"] == "not_found", (method, path, answer.text)
-    assert objects.list("Instance") == before
+    assert [objects.list(kind) for kind in ("Instance", "Backup", "Restore")] == before

@@ -1,0 +1,1 @@
+"""Backups of instances, and restores from them."""
