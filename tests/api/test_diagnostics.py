@@ -266,6 +266,22 @@ async def _until_ping(events: AsyncIterator[str]) -> AsyncIterator[str]:
             return
 
 
+async def test_a_followed_log_ends_with_its_session(
+    served: str, admin: httpx.AsyncClient, reader: Account, told: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "RECHECK_SECONDS", 0.0)
+    told.engine.lines = {"web": [line(1)]}
+    async with httpx.AsyncClient(headers=reader.headers, timeout=10) as client:
+        async with client.stream("GET", f"{served}/logs?follow=true&role=web") as response:
+            lines = response.aiter_lines()
+            assert json.loads(await anext(lines))["line"] == "line 1"
+            assert (await admin.delete(f"/api/v1/sessions/{reader.session_id}")).status_code == 204
+            told.engine.streams[0].add(line(2))
+            async with asyncio.timeout(5):
+                rest = [json.loads(text) for text in [text async for text in lines] if text]
+    assert [told["error"]["code"] for told in rest] == ["session_ended"]
+
+
 async def test_a_followed_log_ends_in_time(
     served: str, reader: Account, told: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

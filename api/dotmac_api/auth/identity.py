@@ -38,6 +38,8 @@ CACHE_SECONDS = 30
 # A tombstone must outlive every cached Principal and every load that began before the revocation.
 TOMBSTONE_SECONDS = 3600
 EPOCH = "dotmac:authz-epoch"
+REVOKED = ""
+"""In place of an epoch: the session was revoked."""
 
 
 def _cached(subject: str) -> str:
@@ -244,6 +246,20 @@ class Identity:
         if principal is None:
             raise Unauthorized("the API key is not valid", code="invalid_api_key")
         return principal
+
+    async def epoch_of(self, principal: Principal) -> str:
+        """The epoch of rights, or REVOKED; counts no request. Raises RedisError."""
+        session = _of_session(principal.session_id) if principal.session_id else "-"
+        revoked, epoch = await self._redis.mget([_tombstone(session), EPOCH])
+        return REVOKED if revoked else str(epoch or "0")
+
+    async def again(self, principal: Principal) -> Principal | None:
+        """The Principal of the same session or key as the database has it now; None when it has ended."""
+        async with self._sessions.begin() as session:
+            if principal.session_id is not None:
+                return await load_session_principal(session, principal.session_id)
+            key_hash = await session.scalar(select(ApiKey.key_hash).where(ApiKey.id == principal.api_key_id))
+            return None if key_hash is None else await load_api_key_principal(session, key_hash)
 
     async def _resolve(
         self, subject: str, rate: _Rate, load: Callable[[AsyncSession], Awaitable[Principal | None]]

@@ -2,10 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime
 
+from dotmac_api.access import authenticate
+from dotmac_api.auth.standing import Standing
 from dotmac_api.deps import FacadeDep
 from dotmac_api.diagnostics.operator import TAIL_MOST
 from dotmac_api.diagnostics.schemas import HealthRead, HealthTold, UsageRead, UsageTold
@@ -33,6 +35,7 @@ _LOGS: dict[int | str, dict[str, Any]] = {
 async def get_logs(
     row: Annotated[InstanceRow, reading("instances:logs")],
     facade: FacadeDep,
+    request: Request,
     role: Word = None,
     container: Word = None,
     tail: Annotated[int, Query(ge=1, le=TAIL_MOST, description="the last lines of all containers together")] = 200,
@@ -47,7 +50,8 @@ async def get_logs(
     asked = {"role": role, "container": container, "since": since and since.isoformat()}
     query = {name: value for name, value in asked.items() if value} | {"tail": str(tail), "follow": str(follow).lower()}
     stream = await facade.operator.logs(row.namespace, row.name, query)
-    return LogResponse(stream, Events() if "text/event-stream" in accept else Ndjson(), follow=follow)
+    follower = Standing(facade.identity, await authenticate(request)) if follow else None
+    return LogResponse(stream, Events() if "text/event-stream" in accept else Ndjson(), follower)
 
 
 @router.get("/{instance_id}/usage")

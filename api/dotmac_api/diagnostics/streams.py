@@ -11,13 +11,16 @@ import orjson
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from dotmac_api.auth.standing import Standing
 from dotmac_api.diagnostics.operator import TAIL_MOST, LogStream
-from dotmac_api.errors import ApiError
+from dotmac_api.errors import ApiError, Unauthorized
 
 FOLLOW_SECONDS = 900.0
 """The lifetime of an access token: then the client comes back, with `since`, and is authenticated again."""
-PING_SECONDS = 15.0
-"""Proxies close connections on which nothing is said for long."""
+PING_SECONDS = 5.0
+"""Proxies close connections on which nothing is said for long; and so soon a silent log ends with its session."""
+RECHECK_SECONDS = 1.0
+"""For so long a log that is followed takes its reader's rights for granted."""
 
 Line = Mapping[str, Any]
 
@@ -71,11 +74,11 @@ class Events(Format):
 class LogResponse(StreamingResponse):
     """Lines as they come; the operator's stream is let go when this ends, also when the client leaves."""
 
-    def __init__(self, stream: LogStream, form: Format, *, follow: bool) -> None:
+    def __init__(self, stream: LogStream, form: Format, follower: Standing | None = None) -> None:
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         if stream.truncated:
             headers["X-Truncated"] = "true"
-        self._lines = relay(stream, form, follow=follow)
+        self._lines = relay(stream, form, follower)
         self._stream = stream
         super().__init__(self._lines, media_type=form.media_type, headers=headers)
 
@@ -88,16 +91,20 @@ class LogResponse(StreamingResponse):
             await self._stream.aclose()
 
 
-async def relay(stream: LogStream, form: Format, *, follow: bool) -> AsyncGenerator[bytes]:
-    """The lines, one by one: nothing is collected. Ends after 2,000 lines, or followed ones after 15 minutes."""
+async def relay(stream: LogStream, form: Format, follower: Standing | None) -> AsyncGenerator[bytes]:
+    """The lines, one by one: nothing is collected. Ends after 2,000 lines; for a follower after 15 minutes, and with
+    its session.
+    """
     deadline = time.monotonic() + FOLLOW_SECONDS
     sent = 0
     try:
         async with aclosing(_timed(stream.lines(), deadline)) as lines:
             async for line in lines:
+                if follower is not None and not await follower.holds(within=RECHECK_SECONDS):
+                    raise Unauthorized("the session has ended, or its rights have changed", code="session_ended")
                 yield form.ping if line is None else form.line(line)
                 sent += line is not None
-                if sent >= TAIL_MOST and not follow:
+                if sent >= TAIL_MOST and follower is None:
                     break
         yield form.end()
     except ApiError as error:

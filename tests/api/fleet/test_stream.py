@@ -12,8 +12,10 @@ import httpx
 import psycopg
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import text
 from tests.api.conftest import Account, Accounts
 from tests.kits.mirrored import Objects, until
+from tests.kits.redis import RedisServer
 from tests.kits.resources import condition, instance, server
 
 from dotmac_api.facade import Facade
@@ -110,15 +112,15 @@ async def test_a_client_comes_back_with_the_last_id(
     assert (bad.status_code, bad.json()["details"][0]["field"]) == (422, "header.Last-Event-ID")
 
 
+async def known(client: httpx.AsyncClient, uid: str) -> bool:
+    return (await client.get(f"/api/v1/instances/{uid}")).status_code == 200
+
+
 async def test_an_instance_is_followed_to_its_end(
     ready: httpx.AsyncClient, served: str, accounts: Accounts, objects: Objects
 ) -> None:
     uid = objects.create(instance())["metadata"]["uid"]
-
-    async def known() -> bool:
-        return (await ready.get(f"/api/v1/instances/{uid}")).status_code == 200
-
-    await until(known)
+    await until(lambda: known(ready, uid))
     async with streaming(served, await accounts.make("admin"), f"/instances/{uid}/stream") as stream:
         assert (await stream.next())["data"]["status"] == "provisioned"
         objects.create(instance("other"))
@@ -151,6 +153,81 @@ async def test_a_stream_tells_of_ones_own_organisations_only(
         objects.merge("Instance", "theirs", {"spec": {"orgName": "x"}})
         objects.merge("Instance", "mine", {"spec": {"orgName": "y"}})
         assert (await stream.next())["data"]["org_name"] == "y"
+
+
+async def _ended(stream: Stream) -> None:
+    with pytest.raises(EOFError):
+        await stream.next()
+
+
+async def test_a_stream_ends_with_its_session_or_key_and_tells_nothing_after(
+    ready: httpx.AsyncClient, served: str, accounts: Accounts, objects: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dotmac_api.live.endpoints.LOOK_SECONDS", 60.0)
+    account = await accounts.make("admin")
+    made = await ready.post("/api/v1/api-keys/generate", json={"label": "x", "scopes": ["instances:read"]})
+    key = {"X-API-Key": made.json()["key"]}
+    uid = objects.create(instance("one"))["metadata"]["uid"]
+    await until(lambda: known(ready, uid))
+    async with (
+        streaming(served, account) as everything,
+        streaming(served, account, f"/instances/{uid}/stream") as followed,
+        httpx.AsyncClient(timeout=30) as client,
+        client.stream("GET", f"{served}/api/v1/stream", headers=key) as response,
+    ):
+        keyed = Stream(response)
+        await everything.until_open()
+        await keyed.until_open()
+        assert (await followed.next())["data"]["name"] == "one"
+        objects.merge("Instance", "one", {"spec": {"orgName": "first"}})
+        for stream in (everything, keyed, followed):
+            assert (await stream.next())["data"]["org_name"] == "first"
+        assert (await ready.delete(f"/api/v1/sessions/{account.session_id}")).status_code == 204
+        assert (await ready.delete(f"/api/v1/api-keys/{made.json()['id']}")).status_code == 204
+        objects.merge("Instance", "one", {"spec": {"orgName": "second"}})
+        for stream in (everything, keyed, followed):
+            await _ended(stream)
+
+
+async def test_a_stream_ends_when_the_limits_of_its_person_change(
+    ready: httpx.AsyncClient, served: str, accounts: Accounts, objects: Objects
+) -> None:
+    account = await accounts.make("operator", organisations=["MINE", "THEIRS"])
+    async with streaming(served, account) as stream:
+        await stream.until_open()
+        objects.create(instance("theirs"))
+        assert (await stream.next())["data"]["name"] == "theirs"
+        body = {"organisations": ["MINE"]}
+        assert (await ready.patch(f"/api/v1/people/{account.person_id}", json=body)).status_code == 200
+        objects.merge("Instance", "theirs", {"spec": {"orgName": "secret"}})
+        await _ended(stream)
+
+
+async def test_a_silent_stream_ends_with_its_session_also_without_redis(
+    ready: httpx.AsyncClient,
+    served: str,
+    accounts: Accounts,
+    facade: Facade,
+    redis: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dotmac_api.live.endpoints.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("dotmac_api.auth.standing.WITHOUT_REDIS_SECONDS", 0.1)
+    here, there = await accounts.make("admin"), await accounts.make("admin")
+    async with streaming(served, here) as first, streaming(served, there) as second:
+        await first.until_open()
+        await second.until_open()
+        assert (await ready.delete(f"/api/v1/sessions/{here.session_id}")).status_code == 204
+        await _ended(first)
+        redis.stop()
+        try:
+            async with facade.sessions.begin() as session:
+                await session.execute(
+                    text("UPDATE sessions SET revoked_at = now() WHERE id = :id"), {"id": there.session_id}
+                )
+            await _ended(second)
+        finally:
+            redis.start()
 
 
 async def test_streams_outlive_a_lost_connection_to_the_database(
