@@ -16,11 +16,16 @@ from dotmac_operator.core import names, proxy
 
 @dataclass(frozen=True)
 class Point:
-    """A call to the host, or a write to the API, by its number in the journey."""
+    """A call to the host, or a write to the API: the `nth` of its label in the journey.
+
+    Not by its number among all: calls that do not wait for each other come in another order each time.
+    """
 
     at: str
     number: int
+    """Among all, when it was recorded: only a name."""
     label: str
+    nth: int
 
 
 @dataclass(frozen=True)
@@ -47,19 +52,24 @@ class Outcome:
 def record(lab: Lab, journey: Journey) -> tuple[list[Point], Any]:
     """The points of a journey without a fault, and its end."""
     points: list[Point] = []
+    labels: Counter[str] = Counter()
     with lab.world() as world:
         journey.prepare(world)
         world.settle()
         hosts, writes = world.host.mutations, world.api.writes
 
+        def note(at: str, number: int, label: str) -> None:
+            labels[label] += 1
+            points.append(Point(at, number, label, labels[label]))
+
         def on_call(call: Call, phase: Phase) -> Fault | None:
             if call.mutating and phase is Phase.BEFORE:
-                points.append(Point("host", call.mutation - hosts, _label(call)))
+                note("host", call.mutation - hosts, _label(call))
             return None
 
         def on_request(call: ApiCall, phase: Phase) -> ApiFault | None:
             if call.write and phase is Phase.BEFORE:
-                points.append(Point("api", call.write - writes, call.label))
+                note("api", call.write - writes, call.label)
             return None
 
         world.on_call, world.on_request = on_call, on_request
@@ -112,18 +122,22 @@ def run(lab: Lab, case: Case, wanted: Any) -> Outcome:
 
 def _arm(world: World, case: Case, outcome: Outcome) -> None:
     """Has the fault strike once, at the case's point."""
-    hosts, writes = world.host.mutations, world.api.writes
+    came: list[int] = []
 
-    def strike(number: int, phase: Phase) -> Any:
-        if outcome.struck or number != case.point.number or phase is not case.kind.phase:
+    def strike(number: int, label: str, phase: Phase) -> Any:
+        if outcome.struck or label != case.point.label:
+            return None
+        if number not in came:
+            came.append(number)
+        if phase is not case.kind.phase or came.index(number) + 1 != case.point.nth:
             return None
         outcome.struck = True
         return case.kind.strike(world)
 
     if case.kind.at == "host":
-        world.on_call = lambda call, phase: strike(call.mutation - hosts, phase) if call.mutating else None
+        world.on_call = lambda call, phase: strike(call.mutation, _label(call), phase) if call.mutating else None
     else:
-        world.on_request = lambda call, phase: strike(call.write - writes, phase) if call.write else None
+        world.on_request = lambda call, phase: strike(call.write, call.label, phase) if call.write else None
 
 
 # ---- judging
