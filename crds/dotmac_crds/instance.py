@@ -338,6 +338,15 @@ class DriftRecord(Model):
     """When it was repaired."""
 
 
+class FoundDrift(Model):
+    """A difference without a change of the spec, while it is being repaired."""
+
+    kind: Word
+    """Its kind, as the metric counts it."""
+    what: Text
+    """What is different."""
+
+
 class FailureRecord(Model):
     """A change that failed and is not tried again until the generation or the reconcile token changes."""
 
@@ -393,6 +402,8 @@ class InstanceStatus(Model):
     """Migrate and bootstrap runs that succeeded."""
     drift: DriftRecord | None = None
     """The last difference that was repaired."""
+    repairing: Annotated[list[FoundDrift], Field(max_length=32, json_schema_extra=list_map("kind"))] | None = None
+    """What is being repaired; told in `drift` once it is, by another operator too."""
     failure: FailureRecord | None = None
     """A change that failed and is not tried again by itself."""
     rollback: RollbackRecord | None = None

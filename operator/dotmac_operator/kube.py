@@ -201,9 +201,23 @@ class KubeCluster:
         try:
             return self._write("patch", "_status", ref, body, options)
         except ApiException as error:
-            if error.status == 409:
+            if error.status == 409 and self._uid(ref) != ref.uid:
                 raise Gone(f"{ref.kind} {ref.key} was replaced by another one") from None
+            raise  # a 409 is also what an API server answers that was overtaken too often by other writes
+
+    def _uid(self, ref: ObjectRef) -> str:
+        """The uid of the object that has the name now; "" when there is none."""
+        place = (GROUP, VERSION, ref.namespace) if ref.namespace else (GROUP, VERSION)
+        scope = "namespaced" if ref.namespace else "cluster"
+        try:
+            found = getattr(self._custom, f"get_{scope}_custom_object")(
+                *place, _PLURALS[ref.kind], ref.name, _request_timeout=TIMEOUT
+            )
+        except ApiException as error:
+            if error.status == 404:
+                return ""
             raise
+        return str(found["metadata"]["uid"])
 
     @_typed
     def set_finalizer(self, ref: ObjectRef, present: bool, finalizers: list[str]) -> Body | None:

@@ -1,7 +1,7 @@
 """(old status, view, plan, outcome) -> new status of an Instance. Computed in one place, on failures too."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from dotmac_crds.base import Condition, LocalSecretRef
 from dotmac_crds.instance import (
@@ -9,6 +9,7 @@ from dotmac_crds.instance import (
     ComponentStatus,
     DriftRecord,
     FailureRecord,
+    FoundDrift,
     ImagePin,
     InstanceStatus,
     OneShotRecord,
@@ -65,6 +66,9 @@ class Situation:
     reconcile_token: str | None = None
     backup: BackupRecord | None = None
     drift: str = ""
+    """What was repaired; empty: nothing, or not yet."""
+    repairing: Mapping[str, str] = field(default_factory=dict)
+    """Kind of drift -> what was found of it and is not repaired yet."""
     progress: str = ""
     """How far the current step's long action is."""
     failure: FailureRecord | None = None
@@ -82,6 +86,7 @@ def compute(old: InstanceStatus, situation: Situation) -> InstanceStatus:
             "last_backup": situation.backup or old.last_backup,
             "failure": situation.failure if situation.failure else _kept_failure(old, situation),
             "drift": _drift(old, situation),
+            "repairing": _repairing(old, situation),
             "rollback": situation.rollback or old.rollback,
             "last_handled_reconcile_at": situation.reconcile_token or old.last_handled_reconcile_at,
         }
@@ -107,6 +112,14 @@ def _drift(old: InstanceStatus, situation: Situation) -> DriftRecord | None:
     if not situation.drift:
         return old.drift
     return DriftRecord(what=situation.drift[:TEXT_LIMIT], repaired_at=rfc3339(situation.now))
+
+
+def _repairing(old: InstanceStatus, situation: Situation) -> list[FoundDrift] | None:
+    """Recorded before the repair begins: whoever goes on after a crash finds the host in order again."""
+    if situation.drift:
+        return None
+    found = [FoundDrift(kind=kind, what=what[:TEXT_LIMIT]) for kind, what in sorted(situation.repairing.items())]
+    return found or old.repairing
 
 
 def _from_view(old: InstanceStatus, situation: Situation, view: View, plan: Plan) -> dict[str, object]:

@@ -38,6 +38,8 @@ class Pass:
         """As it is now; a pass ends when its spec moves on."""
         self.key = instance.key
         self.kept = kept
+        if not kept.drift:  # what an operator found that did not live to see it repaired
+            kept.drift = {found.kind: found.what for found in instance.status.repairing or ()}
 
     @property
     def server_key(self) -> str:
@@ -114,6 +116,7 @@ class Pass:
             plan=plan,
             problem=problem,
             drift=drift,
+            repairing=self.kept.drift,
             progress=progress,
             backup=backup,
             failure=failure,
@@ -121,7 +124,10 @@ class Pass:
             quota=self.services.quota(self.instance),
             reconcile_token=self.instance.reconcile_token,
         )
-        return self.services.report(self.instance, situation)
+        outcome = self.services.report(self.instance, situation)
+        if drift:
+            self.kept.drift = {}  # only now: the write may have failed
+        return outcome
 
     def event(self, type_: str, reason: str, message: str) -> None:
         self.services.cluster.event(self.instance.ref, type_, reason, message)  # type: ignore[arg-type]

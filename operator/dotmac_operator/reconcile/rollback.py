@@ -46,7 +46,7 @@ class Rollback:
                 reason=problem.message[:TEXT_LIMIT],
                 at=rfc3339(view.now),
             )
-        repaired, self._pass.kept.drift = self._pass.kept.drift, {}
+        repaired = self._pass.kept.drift
         # In one write: a crash between two would leave the reason without the record.
         self._pass.report(view=view, plan=made, problem=problem, drift="; ".join(repaired.values()), rollback=record)
         if told:

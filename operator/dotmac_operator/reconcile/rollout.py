@@ -170,7 +170,7 @@ class Rollout(Pass):
     def _converged(self, view: View, made: Plan, context: Context, inventory: Inventory) -> Outcome | None:
         if made.state == "Running" and not self._still_healthy(view, context, inventory):
             return None
-        repaired, self.kept.drift = self.kept.drift, {}
+        repaired = self.kept.drift
         before = self.instance.status.conditions
         self.kept.succeeded()
         self._step_ended("succeeded")
@@ -224,7 +224,7 @@ class Rollout(Pass):
             self.report(view=view, plan=made)
             self.execute(made.keep, context, inventory)
             return None
-        repaired, self.kept.drift = self.kept.drift, {}
+        repaired = self.kept.drift
         self.report(view=view, plan=made, drift="; ".join(repaired.values()))
         self.tell_repairs(repaired)
         if ready is None or ready.reason != hold.reason:

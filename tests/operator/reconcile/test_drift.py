@@ -5,12 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.kits.fakes import Box, FakeEngine, deployed
+from tests.kits.fakes import Box, FakeEngine, crashed_at_each_call, deployed
 from tests.kits.tenant import INSTANCE
 
 from dotmac_operator.core import names, proxy
 from dotmac_operator.core.facts import DockerEvent, NetworkFact, VolumeFact
 from dotmac_operator.hosts.inventory import STALE_AFTER
+from dotmac_operator.reconcile.ports import ClusterError, ObjectRef
 
 KEY, HOST = "tenants/acme", "tenants/host-1"
 ROLES = ("web", "worker", "database", "cache")
@@ -426,3 +427,58 @@ def test_steps_are_counted() -> None:
     assert finished == dict.fromkeys(
         ("secrets", "images", "infra", "migrate", "start", "bootstrap", "route", "verify"), "succeeded"
     )
+
+
+# -- an operator that ends in the middle of a repair -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("harm", ["paused", "renamed", "less memory"])
+def test_a_repair_is_told_by_whoever_finds_it_done(harm: str, when: str) -> None:
+    """Regression: what was noted was lost with the process, and the next one found the host in order."""
+    start = deployed()
+    (box,) = start.engine.of("web")
+    act, kind, words = HARMS[harm]
+    act(start.engine, box)
+    straight = start.copy()
+    straight.settle()
+    for where, world in crashed_at_each_call(start, straight, when):
+        assert words in world.status()["drift"]["what"], where
+        assert world.cluster.reasons().count("DriftRepaired") == 1, where
+        assert kind in world.counts.drift, where
+        assert "repairing" not in world.status(), where
+
+
+def test_what_is_being_repaired_is_told_before_it_is_touched() -> None:
+    world = deployed()
+    (box,) = world.engine.of("web")
+    box.state = "paused"
+    world.touch(box)
+    seen: list[Any] = []
+    world.engine.hook = lambda *_: seen.append(world.status().get("repairing"))
+    world.settle()
+    assert seen[0] == [{"kind": "ContainerPaused", "what": seen[0][0]["what"]}]
+    assert "web is paused" in seen[0][0]["what"]
+
+
+def test_a_record_that_the_api_refuses_is_written_with_the_next_pass() -> None:
+    """Regression: what was repaired was forgotten when the write of it failed."""
+    world = deployed()
+    (box,) = world.engine.of("web")
+    box.state = "paused"
+    world.touch(box)
+    real = world.cluster.apply_status
+
+    def refuse(ref: ObjectRef, status: dict[str, Any]) -> dict[str, Any]:
+        if "drift" not in status:
+            return real(ref, status)
+        world.cluster.apply_status = real  # type: ignore[method-assign]
+        raise ClusterError("the Kubernetes API answered 500 Internal Server Error")
+
+    world.cluster.apply_status = refuse  # type: ignore[method-assign]
+    with pytest.raises(ClusterError):
+        world.settle()
+    world.woken.add(("Instance", KEY))
+    world.settle()
+    assert "web is paused" in world.status()["drift"]["what"]
+    assert world.counts.drift == ["ContainerPaused"]

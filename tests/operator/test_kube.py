@@ -1,0 +1,44 @@
+"""What the answers of the Kubernetes API mean."""
+
+from typing import Any
+
+import pytest
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+from dotmac_operator.kube import KubeCluster
+from dotmac_operator.reconcile.ports import ClusterError, Gone, ObjectRef
+
+REF = ObjectRef("Instance", "erp", "acme", "u1", "1")
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any] | None) -> KubeCluster:
+    """An API that answers 409 to each apply; `found` is what has the name, None for nothing."""
+
+    def conflict(*_: Any, **__: Any) -> Any:
+        raise ApiException(409, "Conflict")
+
+    def get(*_: Any, **__: Any) -> Any:
+        if found is None:
+            raise ApiException(404, "Not Found")
+        return found
+
+    monkeypatch.setattr(client.CustomObjectsApi, "patch_namespaced_custom_object_status", conflict)
+    monkeypatch.setattr(client.CustomObjectsApi, "get_namespaced_custom_object", get)
+    return KubeCluster(client.ApiClient())
+
+
+def test_a_conflict_over_the_same_object_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: it was taken for the end of the object, and nothing was done until somebody woke its pass."""
+    cluster = refusing(monkeypatch, {"metadata": {"uid": "u1"}})
+    with pytest.raises(ClusterError) as told:
+        cluster.apply_status(REF, {})
+    assert not isinstance(told.value, Gone)
+
+
+@pytest.mark.parametrize("found", [None, {"metadata": {"uid": "u2"}}])
+def test_a_conflict_with_a_namesake_is_the_end_of_the_object(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, Any] | None
+) -> None:
+    with pytest.raises(Gone):
+        refusing(monkeypatch, found).apply_status(REF, {})
