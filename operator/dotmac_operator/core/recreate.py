@@ -1,7 +1,8 @@
 """The update strategy Recreate: never two versions at once, at the price of a page in between."""
 
-from dotmac_operator.core import pages, proxy
+from dotmac_operator.core import drain, pages, proxy
 from dotmac_operator.core.actions import Action, RemoveContainer, SetRoute, StopContainer
+from dotmac_operator.core.rollback import FAILED, failed_version
 from dotmac_operator.core.steps.base import Verdict, act
 from dotmac_operator.core.stopped import grace, page_route
 from dotmac_operator.core.view import View
@@ -28,8 +29,11 @@ def _stop_old(view: View) -> tuple[Action, ...]:
     if not old or all(spec.name in serving for spec in view.desired.apps):
         return ()  # fewer of the same: nothing new starts
     reason = "the old version stops before the new one starts (update.strategy: Recreate)"
+    page = _page(view, reason)
+    if page:
+        return page
     stops = tuple(StopContainer(reason, container.name, grace=grace(container)) for container in old)
-    return (*_page(view, reason), *stops)
+    return tuple(drain.counts(view, old)) or stops
 
 
 def _page(view: View, reason: str) -> tuple[Action, ...]:
@@ -42,8 +46,14 @@ def _page(view: View, reason: str) -> tuple[Action, ...]:
 
 def new_first(view: View, undo: tuple[Action, ...]) -> tuple[Action, ...]:
     """A rollback in the order that keeps the promise: the failed version goes before the old one starts again."""
-    if not view.policy.recreate:
+    if not view.policy.recreate or not undo:
         return undo
+    failed = failed_version(view)
+    if any(view.serves(container) for container in failed):
+        return (SetRoute(FAILED, page_route(view, pages.UPDATING.name)),)
+    counted = tuple(drain.counts(view, failed))
+    if counted:
+        return counted
     removed = [action for action in undo if isinstance(action, RemoveContainer)]
     rest = [action for action in undo if not isinstance(action, RemoveContainer)]
     return (*removed, *rest)

@@ -7,7 +7,7 @@ what the spec says, so drift of the previous version is repaired like any other.
 from collections.abc import Iterator
 from dataclasses import replace
 
-from dotmac_operator.core import names, proxy, restore
+from dotmac_operator.core import drain, names, proxy, restore
 from dotmac_operator.core.actions import (
     Action,
     ConnectNetwork,
@@ -40,7 +40,11 @@ def undo(view: View) -> tuple[Action, ...]:
         return ()  # nothing else could serve, so what there is stays for somebody to look at
     if _restoring(view):
         return ()
-    return (*_database_back(view), *serve_again(view), *_route_back(view), *_remove_new(view))
+    back = tuple(_route_back(view))
+    switching = any(isinstance(action, SetRoute) for action in back)
+    todo = (*_database_back(view), *serve_again(view), *back, *_remove_new(view, switching))
+    # Last and alone: what is asked again and again must not keep anything else waiting.
+    return todo or tuple(drain.counts(view, failed_version(view)))
 
 
 def database(view: View) -> Verdict:
@@ -134,13 +138,21 @@ def _route_back(view: View) -> Iterator[Action]:
         yield SetRoute(BACK, back)
 
 
-def _remove_new(view: View) -> Iterator[Action]:
-    # What the failed change left as it was has been serving before it, and stays.
+def failed_version(view: View) -> tuple[ContainerFact, ...]:
+    """Containers of the application that came with the failed change. What it left as it was has been serving before,
+    and stays."""
     new = {spec.name for spec in view.desired.apps} - set(view.record.serving or ())
     new |= {container.name for container in view.debris}
+    return tuple(container for container in view.containers if container.name in new)
+
+
+def _remove_new(view: View, switching: bool) -> Iterator[Action]:
+    """`switching`: the route is only now led away from them, and they drain from then on."""
+    new = {container.name for container in failed_version(view)}
     for container in view.containers:
         if container.name in new:
-            yield RemoveContainer(FAILED, container.name)
+            if not (drain.busy(view, container) or (switching and view.serves(container))):
+                yield RemoveContainer(FAILED, container.name)
         elif container.labels.get(names.ROLE) in (names.MIGRATE, names.BOOTSTRAP) and container.state == "running":
             yield StopContainer(FAILED, container.name, grace=30)
 

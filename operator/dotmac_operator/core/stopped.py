@@ -1,13 +1,13 @@
 """The steps of an Instance that is not to run: Suspended keeps its containers, Archived only its data.
 
-In both, users get a page first, then the application stops, and last what it writes to. Archived dumps the database in
-between, when nobody writes to it any more.
+In both, users get a page first, then what they have asked before is answered, then the application stops, and last what
+it writes to. Archived dumps the database in between, when nobody writes to it any more.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from dotmac_operator.core import names, proxy
+from dotmac_operator.core import drain, names, proxy
 from dotmac_operator.core.actions import Action, RemoveContainer, SetRoute, StopContainer
 from dotmac_operator.core.facts import ContainerFact
 from dotmac_operator.core.proxy import Route
@@ -27,10 +27,10 @@ def check(view: View) -> tuple[tuple[str, Verdict], ...]:
     archived = view.wanted == "Archived"
     reason = f"the Instance is to be {view.wanted.lower()}"
     busy = [
-        ("preflight", preflight.presence(view)),
+        ("preflight", preflight.presence(view, opened=archived)),
         ("route", _page(view, reason)),
         ("migrate", _one_shots(view)),
-        ("start", apps(view, reason)),
+        ("start", _apps(view, reason)),
         ("backup", _last_dump(view) if archived else skipped("the data stays where it is")),
         ("infra", _cleared(view, reason) if archived else _servers(view, reason)),
     ]
@@ -86,8 +86,14 @@ def _allowed(view: View, role: str) -> int:
     return timeouts.get(role) or backup.TIMEOUT
 
 
+def _apps(view: View, reason: str) -> Verdict:
+    """All of them run until the last request is answered, because it may need a worker."""
+    counted = tuple(drain.counts(view, (c for c in view.containers if names.is_app(c.labels))))
+    return act(*counted) if counted else apps(view, reason)
+
+
 def apps(view: View, reason: str) -> Verdict:
-    """The application's containers stand still."""
+    """The application's containers stand still, whatever they are at."""
     return _still([c for c in view.containers if names.is_app(c.labels)], reason)
 
 

@@ -64,6 +64,12 @@ class Pass:
             log.info("%s", moved)  # the rest was planned for what is no more; the next round plans anew
         return results
 
+    def note_open_requests(self, view: View, results: Results) -> bool:
+        """Keeps what the proxy had open; whether that is anything."""
+        ids = {container.name: container.id for container in view.containers}
+        self.kept.open_requests |= {ids[name]: found for name, found in results.open_requests.items()}
+        return any(found.upstream != 0 or found.clients for found in results.open_requests.values())
+
     def note_kinds(self, actions: Iterable[do.Action]) -> None:
         for action in actions:
             if kind := drift.kind(action):

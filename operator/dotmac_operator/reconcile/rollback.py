@@ -65,7 +65,8 @@ class Rollback:
             self._pass.kept.note_verified(
                 view.verify_key, results.verified, results.verify_message, self._pass.services.clock()
             )
-        return Outcome(after=1.0) if results.verified is False else None
+        unfinished = results.verified is False or self._pass.note_open_requests(view, results)
+        return Outcome(after=1.0) if unfinished else None
 
     def _end(self, view: View, made: Plan, context: Context, inventory: Inventory, cause: str) -> tuple[Problem, str]:
         """What became of it, and what is to be told beside the cause."""

@@ -265,7 +265,6 @@ class Rollout(Pass):
         ids = {container.name: container.id for container in view.containers}
         for name, (ok, message) in results.probes.items():
             self.kept.probes[ids[name]] = Probe(ok, now, message)
-        self.kept.open_requests |= {ids[name]: found for name, found in results.open_requests.items()}
         if results.backup is not None:
             file, sha256, size, release = results.backup
             record = BackupRecord(file=file, sha256=sha256, size=size, release=release, finished_at=rfc3339(now))
@@ -273,8 +272,8 @@ class Rollout(Pass):
         if results.verified is not None:
             self.kept.note_verified(view.verify_key, results.verified, results.verify_message, now)
         unfinished = results.verified is False or any(not ok for ok, _ in results.probes.values())
-        unfinished = unfinished or any(found.upstream != 0 or found.clients for found in results.open_requests.values())
-        return Outcome(after=1.0) if unfinished else None
+        open_still = self.note_open_requests(view, results)
+        return Outcome(after=1.0) if unfinished or open_still else None
 
     def _progress_of(self, view: View, made: Plan) -> Progress:
         """Puts the progress of a long action into the status, at most every few seconds."""

@@ -51,6 +51,7 @@ from dotmac_operator.core.connections import OpenRequests
 from dotmac_operator.core.container import ExecCheck
 from dotmac_operator.core.desired import Desired
 from dotmac_operator.core.facts import HostFacts, NetworkFact, VolumeFact
+from dotmac_operator.core.lifecycle import Policy
 from dotmac_operator.core.plan import Plan, plan
 from dotmac_operator.core.proxy import Route
 from dotmac_operator.core.steps import STEPS, backup
@@ -459,12 +460,50 @@ def test_a_failed_upgrade_is_rolled_back() -> None:
     assert shape(made.undo) == [
         f"StartContainer {WEB.name}",
         "SetRoute",
-        f"RemoveContainer {NEXT.apps[0].name}",
         f"RemoveContainer {NEXT.apps[1].name}",
-    ]
-    assert [step for step, _ in made.actions] == ["rollback"] * 4
+    ], "its worker goes; its web container has requests until the route has moved"
+    assert [step for step, _ in made.actions] == ["rollback"] * 3
     assert isinstance(made.undo[1], SetRoute)
     assert made.undo[1].route.upstreams == (f"{WEB.name}:8000",)
+
+
+def leaving(spent: float, seen: OpenRequests | None = None, *, recreate: bool = False, **route: Any) -> list[str]:
+    """What a rollback does `spent` seconds after the way back to the previous version, with the failed one there."""
+    policy = Policy(recreate=recreate)
+    old, new = met_facts(DESIRED), NEXT.apps[0]
+    moved = replace(DESIRED.route, since=int(NOW - spent), **route)
+    facts = replace(with_shots(old, new), proxy_config=config_of(moved))
+    requests = {} if seen is None else {f"id-{new.name}": seen}
+    memory = replace(healthy(NEXT), open_requests=requests)
+    made = plan(upgrade_view(facts, record=failed_record(NEXT), memory=memory, policy=policy))
+    return shape(made.undo)
+
+
+COUNT, GONE = f"CountConnections {NEXT.apps[0].name}", f"RemoveContainer {NEXT.apps[0].name}"
+
+
+@pytest.mark.parametrize(
+    ("spent", "seen", "does"),
+    [
+        (1, None, COUNT),
+        (1, OpenRequests(1, 1), COUNT),
+        (29, OpenRequests(1, 0), COUNT),
+        (1, OpenRequests(0, 1), COUNT),
+        (1, OpenRequests(0, 0), GONE),
+        (9, OpenRequests(0, 5), GONE),
+        (31, OpenRequests(2, 5), GONE),
+    ],
+)
+def test_a_failed_version_is_drained_too(spent: float, seen: OpenRequests | None, does: str) -> None:
+    assert leaving(spent, seen) == [does]
+
+
+def test_a_failed_version_is_drained_behind_the_page_before_the_old_one_starts() -> None:
+    updating: dict[str, Any] = {"upstreams": (), "page": "Updating"}
+    switched = {"upstreams": NEXT.route.upstreams}
+    assert leaving(90, recreate=True, **switched) == ["SetRoute"], "the page first"
+    assert leaving(1, OpenRequests(1, 1), recreate=True, **updating) == [COUNT]
+    assert leaving(1, OpenRequests(0, 0), recreate=True, **updating) == [GONE, "SetRoute"]
 
 
 def test_a_rolled_back_host_has_nothing_left_to_undo() -> None:
@@ -492,6 +531,9 @@ def test_added_replicas_leave_the_route_again() -> None:
     made = plan(met_view(three, facts=facts, record=failed_record(three, two)))
     (back,) = (action for action in made.undo if isinstance(action, SetRoute))
     assert set(back.route.upstreams) == set(two.route.upstreams)
+    assert {a.name for a in made.undo if isinstance(a, RemoveContainer)} == {three.apps[3].name}, "not while it serves"
+    facts = replace(facts, proxy_config=config_of(replace(two.route, since=int(NOW) - 31)))
+    made = plan(met_view(three, facts=facts, record=failed_record(three, two)))
     assert {a.name for a in made.undo if isinstance(a, RemoveContainer)} == {three.apps[2].name, three.apps[3].name}
 
 

@@ -28,18 +28,21 @@ from dotmac_crds.lifecycle import MaintenanceWindow
 from dotmac_operator.core import gate, pages, stopped
 from dotmac_operator.core.actions import Action, RemoveContainer, RunContainer, SetRoute, StopContainer
 from dotmac_operator.core.conditions import rfc3339
+from dotmac_operator.core.connections import OpenRequests
 from dotmac_operator.core.facts import HostFacts
 from dotmac_operator.core.lifecycle import Policy
 from dotmac_operator.core.plan import Plan, plan
 from dotmac_operator.core.status import Situation, compute
 from dotmac_operator.core.steps import STEPS, backup
 from dotmac_operator.core.view import View
+from dotmac_operator.reconcile.kept import Kept
 
 DESIRED = desired_of()
 WEB, WORKER = DESIRED.apps
 DATABASE, CACHE = DESIRED.infrastructure
 assert DESIRED.migrate
 MIGRATE = DESIRED.migrate
+NEXT = next_desired()
 SUSPENDED, ARCHIVED = Policy(state="Suspended"), Policy(state="Archived")
 
 Facts = Callable[[HostFacts], HostFacts]
@@ -127,6 +130,77 @@ def test_suspending(why: str, facts: Facts, step: str, actions: list[str]) -> No
     assert told(made) == (step, "act", actions)
 
 
+def just_paged(policy: Policy, spent: float, seen: OpenRequests | None = None) -> list[str]:
+    """What is done next, `spent` seconds after users have got the page, while everything still runs."""
+    route = replace(DESIRED.route, upstreams=(), page=policy.state, since=int(NOW - spent))
+    facts = replace(met_facts(DESIRED), proxy_config=config_of(route))
+    requests = {} if seen is None else {f"id-{WEB.name}": seen}
+    memory = replace(met_view().memory, open_requests=requests)
+    step, state, actions = told(plan(view_of(policy, facts, memory=memory)))
+    assert (step, state) == ("start", "act")
+    return actions
+
+
+COUNT = [f"CountConnections {WEB.name}"]
+STOP = [f"StopContainer {WEB.name}", f"StopContainer {WORKER.name}"]
+
+
+@pytest.mark.parametrize("policy", [SUSPENDED, ARCHIVED], ids=["suspended", "archived"])
+@pytest.mark.parametrize(
+    ("spent", "seen", "does"),
+    [
+        (1, None, COUNT),
+        (9, OpenRequests(2, 2), COUNT),
+        (29, OpenRequests(1, 0), COUNT),
+        (1, OpenRequests(0, 1), COUNT),
+        (1, OpenRequests(0, 0), STOP),
+        (31, OpenRequests(2, 5), STOP),
+    ],
+    ids=["not asked", "open", "open for long", "a client may still come by the old way", "none", "too late"],
+)
+def test_requests_are_answered_before_the_application_stops(
+    policy: Policy, spent: float, seen: OpenRequests | None, does: list[str]
+) -> None:
+    """The worker waits with it: a request may need it."""
+    assert just_paged(policy, spent, seen) == does
+
+
+def test_recreate_drains_behind_the_page() -> None:
+    recreate = Policy(recreate=True)
+    old = replace(met_facts(DESIRED), images={**met_facts(DESIRED).images, **met_facts(NEXT).images})
+    backed = met_record(DESIRED).model_copy(update={"one_shots": met_record(NEXT).one_shots})
+    for spent, seen, does in (
+        (None, None, ["SetRoute Updating"]),
+        (1, None, COUNT),
+        (1, OpenRequests(1, 1), COUNT),
+        (9, OpenRequests(0, 3), STOP),
+        (31, OpenRequests(1, 3), STOP),
+    ):
+        route = DESIRED.route
+        if spent is not None:
+            route = replace(route, upstreams=(), page="Updating", since=int(NOW - spent))
+        memory = replace(met_view().memory, open_requests={} if seen is None else {f"id-{WEB.name}": seen})
+        view = met_view(
+            NEXT, facts=replace(old, proxy_config=config_of(route)), record=backed, policy=recreate, memory=memory
+        )
+        assert told(plan(view))[2] == does
+
+
+def test_what_was_counted_on_one_way_out_does_not_count_on_the_next() -> None:
+    kept = Kept(open_requests={f"id-{WEB.name}": OpenRequests(0, 0)})
+    assert kept.observe(view_of(SUSPENDED, met_facts(DESIRED))).open_requests == {}
+    kept.open_requests[f"id-{WEB.name}"] = OpenRequests(0, 0)
+    paged = replace(met_facts(DESIRED), proxy_config=page_of("Suspended"))
+    assert kept.observe(view_of(SUSPENDED, paged)).open_requests == {f"id-{WEB.name}": OpenRequests(0, 0)}
+
+
+def test_suspending_needs_no_password_and_archiving_does() -> None:
+    assert told(plan(view_of(SUSPENDED, met_facts(DESIRED), credential_keys=None)))[0] == "route"
+    blocked = plan(view_of(ARCHIVED, met_facts(DESIRED), credential_keys=None)).current
+    assert blocked is not None and blocked[0] == "preflight"
+    assert blocked[1].reason == "CredentialsMissing"
+
+
 @pytest.mark.parametrize(
     ("why", "facts"),
     [
@@ -208,7 +282,6 @@ def test_a_dump_that_fails_is_told_with_its_container() -> None:
 # -- the gate --------------------------------------------------------------------------------------------------
 
 CLOSED = (MaintenanceWindow.model_validate({"start": "22:00", "duration": 60}),)
-NEXT = next_desired()
 
 
 def upgrading(policy: Policy, record: InstanceStatus | None = None, **changes: Any) -> View:

@@ -8,6 +8,7 @@ from tests.kits.fakes import QUICK, Box, World, crashed_at_each_call, deployed, 
 from tests.kits.tenant import RELEASE
 
 from dotmac_operator.core import names
+from dotmac_operator.core.facts import ContainerFact
 from dotmac_operator.core.rollback import PATIENCE
 
 KEY = "tenants/acme"
@@ -81,6 +82,38 @@ def test_an_old_version_that_does_not_gets_its_database_back(step: str) -> None:
     assert "erp_before_" in world.condition("Stalled")[2]
     assert world.status()["oneShots"][-2]["name"] == "restore"
     assert "migrate" not in {shot["name"] for shot in world.status()["oneShots"]}
+
+
+def _until_there(world: World) -> ContainerFact:
+    """Runs until the new version's container exists."""
+    for _ in range(60):
+        for fact in world.engine.containers():
+            if fact.labels.get(names.ROLE) == "web" and world.engine.containers_[fact.name].body["Image"] == NEW:
+                return fact
+        world.run("Instance", KEY)
+        world.now += 0.2
+    raise AssertionError(world.engine.shape())
+
+
+def test_long_requests_to_the_failed_version_are_answered() -> None:
+    world = failing("verify")
+    new = _until_there(world)
+    hexed = bytes(int(part) for part in new.networks["dotmac-acme"].split("."))[::-1].hex().upper()
+    world.engine.connections_ = f"  sl  local_address rem_address   st\n 0: 0100007F:9999 {hexed}:1F40 01 00\n"
+    for _ in range(120):  # seconds
+        world.run("Instance", KEY)
+        world.now += 1
+        if world.condition("Ready")[1] == "RollingBack":
+            break
+    for _ in range(20):  # seconds
+        world.run("Instance", KEY)
+        world.now += 1
+    assert new.name in world.engine.containers_
+    assert world.engine.served("acme.erp.example") == 200, "by the previous version"
+    assert world.condition("Stalled")[0] == "False", "not told before it is done"
+    world.engine.connections_ = "  sl  local_address rem_address   st\n"
+    later(world, 1)
+    rolled_back(world)
 
 
 def test_a_short_disturbance_costs_no_data() -> None:

@@ -232,6 +232,68 @@ def test_a_missing_secret_does_not_keep_a_tenant_from_being_suspended() -> None:
     assert ids(world) == before
 
 
+def test_a_lost_password_does_not_keep_a_tenant_from_being_suspended() -> None:
+    world = deployed()
+    before, kept = ids(world), world.cluster.secrets.pop("tenants/acme-credentials")
+    world.restart()
+    edited(world, state="Suspended")
+    assert (states(world), summary(world)) == (SLEEPING, ("Suspended", "True", "False", "False"))
+    assert world.engine.served(DOMAIN) == 503
+    steady(world)
+    edited(world, state="Running")
+    assert world.condition("Stalled")[:2] == ("True", "CredentialsMissing")
+    assert states(world) == SLEEPING, "nothing starts that could make itself another password"
+    world.cluster.secrets["tenants/acme-credentials"] = kept
+    later(world)
+    assert (states(world), ids(world), summary(world)[0]) == (RUNNING, before, "Running")
+
+
+def open_request(world: World, role: str = "web") -> None:
+    """The proxy has one connection to the container of a role, which lasts."""
+    container = world.engine.of(role)[0]
+    (address,) = (fact.networks["dotmac-acme"] for fact in world.engine.containers() if fact.name == container.name)
+    hexed = bytes(int(part) for part in address.split("."))[::-1].hex().upper()
+    world.engine.connections_ = f"  sl  local_address rem_address   st\n 0: 0100007F:9999 {hexed}:1F40 01 00\n"
+
+
+def test_a_long_request_is_answered_before_its_tenant_is_suspended() -> None:
+    world = deployed()
+    open_request(world)
+    world.edit("Instance", KEY, state="Suspended")
+    for _ in range(20):  # seconds
+        world.run("Instance", KEY)
+        world.now += 1
+    assert (states(world), world.engine.served(DOMAIN)) == (RUNNING, 503)
+    assert summary(world)[1:] == ("Unknown", "True", "False")
+    world.restart()
+    for kind, key in (("Server", HOST), *[("Instance", KEY)] * 5):
+        world.run(kind, key)
+    assert states(world) == RUNNING, "a new process asks the host since when it drains"
+    world.engine.connections_ = "  sl  local_address rem_address   st\n"
+    later(world, 1)
+    assert (states(world), summary(world)[0]) == (SLEEPING, "Suspended")
+
+
+def test_a_request_that_never_ends_does_not_keep_a_tenant_from_being_suspended() -> None:
+    world = deployed()
+    open_request(world)
+    edited(world, state="Suspended")
+    later(world, 31)
+    assert (states(world), summary(world)[0]) == (SLEEPING, "Suspended")
+
+
+def test_called_back_while_it_drains_it_serves_on_untouched() -> None:
+    world = deployed()
+    before, started = ids(world), [call for call in world.engine.mutations if call.startswith("start")]
+    open_request(world)
+    world.edit("Instance", KEY, state="Suspended")
+    for _ in range(3):
+        world.run("Instance", KEY)
+    edited(world, state="Running")
+    assert (states(world), ids(world), world.engine.served(DOMAIN)) == (RUNNING, before, 200)
+    assert [call for call in world.engine.mutations if call.startswith("start")] == started
+
+
 def test_a_failed_update_can_be_suspended() -> None:
     world = deployed()
     world.engine.sick.add("example/app:2")

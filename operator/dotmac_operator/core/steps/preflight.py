@@ -16,12 +16,14 @@ RETRY = 30.0
 
 
 def check(view: View) -> Verdict:
-    return _judged(view, (_taken_names, _taken_hosts, _capacity, _volumes))
+    return _judged(view, (_taken_names, _taken_hosts, _capacity, _volumes, _password))
 
 
-def presence(view: View) -> Verdict:
-    """The same for an Instance that is not to run, and so takes nothing of the Server."""
-    return _judged(view, (_taken_names, _taken_hosts, _volumes))
+def presence(view: View, *, opened: bool) -> Verdict:
+    """The same for an Instance that is not to run, and so takes nothing of the Server. `opened`: its database is still
+    to be read, for which its password is needed."""
+    judges = (_taken_names, _taken_hosts, _volumes)
+    return _judged(view, (*judges, _password) if opened else judges)
 
 
 def _judged(view: View, judges: Iterable[Callable[[View], Verdict | None]]) -> Verdict:
@@ -175,6 +177,10 @@ def _volumes(view: View) -> Verdict | None:
                 f" {names.ORG}={labels[names.ORG]}, or delete the Instance and create it anew",
                 after=RETRY,
             )
+    return None
+
+
+def _password(view: View) -> Verdict | None:
     present = view.volume(view.database_volume) is not None
     if present and view.credential_keys is None:
         return blocked(
