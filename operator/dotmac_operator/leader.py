@@ -60,13 +60,31 @@ class LeadershipLost(Exception):
     """Another process leads now; this one has stopped to act and must end."""
 
 
+JITTER = 0.2
+"""Seconds, at most, that a candidate's look comes later than its time, so that not all look at once."""
+
+
 @dataclass(frozen=True)
 class Timing:
     """Seconds. A leader that cannot renew stops to act at `renew_deadline`, before others take the Lease at `lease`."""
 
-    lease: float = 10.0
-    renew_deadline: float = 7.0
-    retry: float = 2.0
+    lease: float = 8.0
+    renew_deadline: float = 6.0
+    retry: float = 1.5
+
+    @property
+    def look(self) -> float:
+        """Between two looks of a candidate: twice as often as the Lease is renewed."""
+        return self.retry / 2
+
+    @property
+    def takeover(self) -> float:
+        """From the end of a leader to the next one's Lease at the latest, without what the API takes to answer: the
+        last renewal is seen, the Lease runs out, and it is seen that it has.
+
+        A candidate that has just started counts from its own first look, so it takes `lease + JITTER` from there.
+        """
+        return self.look + JITTER + self.lease + JITTER
 
 
 def _elapsed() -> float:
@@ -221,8 +239,8 @@ class Election:
         found = self._leases.read()
         wait = self._wait(found) if found is not None else 0.0
         if wait > 0:
-            # Twice as often as it is renewed, and at the very moment when it runs out; not all candidates at once.
-            return min(self._timing.retry / 2, wait) + random.uniform(0.0, 0.2)  # noqa: S311
+            # And at the very moment when it runs out.
+            return min(self._timing.look, wait) + random.uniform(0.0, JITTER)  # noqa: S311
         try:
             if found is None:
                 self._took(self._leases.create(self.identity, self._timing.lease), started)

@@ -1,6 +1,7 @@
 """The Lease that operators elect their leader with (coordination.k8s.io/v1), by the official client."""
 
 import logging
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -176,7 +177,7 @@ class KubeLeases:
 def _spec(holder: str, duration: float, renewed: datetime, acquired: datetime, transitions: int) -> client.V1LeaseSpec:
     return client.V1LeaseSpec(
         holder_identity=holder,
-        lease_duration_seconds=max(1, round(duration)),
+        lease_duration_seconds=max(1, math.ceil(duration)),  # never sooner than the holder means
         renew_time=_micro(renewed),
         acquire_time=_micro(acquired),
         lease_transitions=transitions,

@@ -50,9 +50,11 @@ class Settings(BaseSettings):
     leader_election_namespace: str = Field(
         default="", description="Namespace of the Lease; empty: the pod's, else the first one watched."
     )
-    leader_election_lease_duration: float = Field(default=10.0, ge=3, description="Others take the Lease after this.")
-    leader_election_renew_deadline: float = Field(default=7.0, ge=2, description="Unrenewed for so long: no more acts.")
-    leader_election_retry_period: float = Field(default=2.0, ge=0.5, description="Between two looks at the Lease.")
+    leader_election_lease_duration: float = Field(default=8.0, ge=3, description="Others take the Lease after this.")
+    leader_election_renew_deadline: float = Field(default=6.0, ge=2, description="Unrenewed for so long: no more acts.")
+    leader_election_retry_period: float = Field(
+        default=1.5, ge=0.5, description="Between two renewals; who stands by looks twice as often."
+    )
     fencing_domain: str = Field(
         default="",
         pattern=r"^([a-z0-9][a-z0-9.-]{0,199})?$",

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 TAKEOVER = 15.0
 """Seconds from the end of a leader to the first act of the next."""
 RELEASED = 6.0
-"""The same when it has released the Lease, which would run out after 10 s: a look each second, on a busy machine."""
+"""The same when it has released the Lease, which would run out after 8 s: a look each 0.75 s, on a busy machine."""
 SLOW = [{"name": f"SLEEP_{part}", "value": "1"} for part in ("MIGRATE", "BOOTSTRAP", "START")]
 PREFIX = "platform.dotmac.io/"
 

@@ -118,7 +118,7 @@ def test_a_right_that_is_missing_for_the_election_is_named(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("LEASE_DURATION", "7"),
+        ("LEASE_DURATION", "6"),
         ("RENEW_DEADLINE", "10"),
         ("RETRY_PERIOD", "6"),
         ("RETRY_PERIOD", "0"),

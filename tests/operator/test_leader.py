@@ -14,6 +14,7 @@ import pytest
 from dotmac_operator import identity
 from dotmac_operator.hosts.port import NotLeading
 from dotmac_operator.leader import (
+    JITTER,
     LONG_AGO,
     Election,
     LeadershipLost,
@@ -21,7 +22,7 @@ from dotmac_operator.leader import (
     Timing,
     number_of,
 )
-from dotmac_operator.leases import Lease, LeaseConflict, LeaseError, LeaseForbidden
+from dotmac_operator.leases import Lease, LeaseConflict, LeaseError, LeaseForbidden, _spec
 
 TIMING = Timing()
 START = datetime(2026, 11, 23, tzinfo=UTC)
@@ -178,12 +179,68 @@ def test_takeover_after_a_crash_is_within_fifteen_seconds(world):
     for _ in range(200):
         one.turn()
         crashed = world.seconds
-        world.seconds += rng.uniform(0, TIMING.retry * 1.2)  # where the other is in its pause
+        world.seconds += rng.uniform(0, TIMING.look + JITTER)  # where the other is in its pause
         while not two.leading:
             two.turn()
             world.seconds = two.next
-        assert world.seconds - crashed < 15
+        assert world.seconds - crashed - TIMING.retry < TIMING.takeover
         one, two = two, world.operator("next")
+
+
+@pytest.mark.parametrize("slow", [0.0, 0.5], ids=["an API that answers at once", "one that takes half a second"])
+def test_the_slowest_takeover_is_the_sum_of_its_parts(world, monkeypatch, slow):
+    """The leader dies right after a renewal, which the other has just missed; every pause is as long as it may be."""
+    monkeypatch.setattr(random, "uniform", lambda least, most: most)
+    one, two = world.operator("one"), world.operator("two")
+    for each in (one, two):
+        answering_after(each, slow)
+    one.turn()
+    two.turn()
+    seen = two.next
+    world.seconds = seen - TIMING.look - JITTER + 0.001
+    one.turn()
+    crashed = world.seconds
+    while not two.leading:
+        world.seconds = max(world.seconds, two.next)
+        two.turn()
+    taken = world.seconds - crashed
+    assert taken <= TIMING.takeover + 4 * slow
+    assert taken > TIMING.takeover - 2 * JITTER, "as slow as it can be"
+    assert TIMING.takeover + 4 * 0.5 < 12, "which leaves three of fifteen seconds for a first pass"
+
+
+def test_a_candidate_that_starts_after_the_crash_counts_from_its_first_look(world, monkeypatch):
+    """It cannot know how long the holder has been silent. A process that takes six seconds to start is in time."""
+    monkeypatch.setattr(random, "uniform", lambda least, most: most)
+    world.operator("one").turn()
+    world.seconds = started = 6.0
+    two = world.operator("two")
+    while not two.leading:
+        two.turn()
+        world.seconds = max(world.seconds, two.next) if not two.leading else world.seconds
+    assert started + TIMING.lease <= world.seconds <= started + TIMING.lease + JITTER < 15
+
+
+def answering_after(each: Operator, seconds: float) -> None:
+    """Every question to the API takes so long."""
+    read, store = each.leases.read, each.leases._store
+
+    def late_read() -> Lease | None:
+        found = read()
+        each.world.seconds += seconds
+        return found
+
+    def late_store(lease: Lease) -> Lease:
+        made = store(lease)
+        each.world.seconds += seconds
+        return made
+
+    each.leases.read, each.leases._store = late_read, late_store  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(("asked", "written"), [(8.0, 8), (8.4, 9), (0.1, 1)])
+def test_a_lease_is_written_in_whole_seconds_and_never_shorter_than_its_holder_acts(asked, written):
+    assert _spec("one", asked, START, START, 0).lease_duration_seconds == written
 
 
 def test_renewals_keep_it(world):
