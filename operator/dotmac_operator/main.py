@@ -7,12 +7,12 @@ import signal
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
 from dotmac_crds.base import GROUP
-from dotmac_operator import kube, leader
+from dotmac_operator import identity, kube, leader
 from dotmac_operator.handlers.firstlists import FirstLists
 from dotmac_operator.handlers.routing import Routing
 from dotmac_operator.handlers.watch import Watch
@@ -101,6 +101,8 @@ async def run(settings: Settings, ready: asyncio.Event | None = None) -> None:
             namespaces=settings.namespaces,
             stop_flag=stop,
             ready_flag=ready,
+            # Else Kopf asks for the name of the user, and the user id of a pod has none.
+            identity=cast(Any, str(identity.this_process())),
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)  # Kopf's own, set a moment ago, tells nobody until all has ended
