@@ -7,12 +7,15 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
+from dotmac_api.errors import NotFound
 from dotmac_api.facade import Facade, build_facade
 from dotmac_api.gateway.client import Refused
+from dotmac_api.mail import smtp_client
 from dotmac_api.migrations import config
 from dotmac_api.mirror.projector import collections
 from dotmac_api.rbac.administrators import counted
-from dotmac_api.settings import Settings
+from dotmac_api.rotation import unreadable
+from dotmac_api.settings import Settings, misspelt
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,12 @@ async def _admin(facade: Facade) -> str:
 async def _encryption(facade: Facade) -> str:
     if not facade.vault.ready:
         raise Unfit("no secrets can be stored: set DOTMAC_API_ENCRYPTION_KEYS (`dotmac-api generate-key --fernet`)")
-    return f"{len(facade.settings.encryption_keys)} key(s)"
+    async with facade.sessions() as session:
+        stored, lost = await unreadable(session, facade.vault)
+    if lost:
+        text = f"{lost} of {stored} stored secrets fit none of DOTMAC_API_ENCRYPTION_KEYS: add the key that they"
+        raise Unfit(f"{text} were stored under, or store them again")
+    return f"{len(facade.settings.encryption_keys)} key(s), {stored} stored secrets"
 
 
 async def _kubernetes(facade: Facade) -> str:
@@ -72,6 +80,38 @@ async def _kubernetes(facade: Facade) -> str:
     return f"version {version['gitVersion']}"
 
 
+async def _environment(_facade: Facade) -> str:
+    if found := misspelt():
+        raise Unfit("; ".join(f"{name} is no setting, {meant} is" for name, meant in found.items()))
+    return "no name is misspelt"
+
+
+async def _operator(facade: Facade) -> str:
+    """The operator takes the facade's token: it says that it does not know this instance."""
+    url, token = facade.settings.operator_url, facade.settings.operator_token
+    if bool(url) != bool(token):
+        missing = "DOTMAC_API_OPERATOR_TOKEN" if url else "DOTMAC_API_OPERATOR_URL"
+        raise Unfit(f"{missing} is not set, so there are no logs and no usage")
+    if not url:
+        return "not set: no logs and no usage"
+    try:
+        await facade.operator.ask(f"{facade.settings.namespace}/dotmac-api-check/health", lambda told: told, 5.0)
+    except NotFound as told:
+        if told.code != "instance_not_found":
+            raise Unfit(f"DOTMAC_API_OPERATOR_URL is not the operator's diagnostics endpoint: {told.message}") from told
+    return "answers"
+
+
+async def _mail(facade: Facade) -> str:
+    """The mail server takes a connection and, where there is one, the sign-in."""
+    client = await smtp_client(facade.domains)
+    if client is None:
+        return "not set: no password can be reset by e-mail"
+    async with client:
+        await client.noop()
+    return f"{client.hostname} answers"
+
+
 Check = Callable[[Facade], Awaitable[str]]
 
 CHECKS: dict[str, Check] = {
@@ -80,6 +120,9 @@ CHECKS: dict[str, Check] = {
     "encryption": _encryption,
     "administrators": _admin,
     "kubernetes": _kubernetes,
+    "operator": _operator,
+    "mail": _mail,
+    "environment": _environment,
 }
 
 

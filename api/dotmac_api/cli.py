@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import json
+import re
 import secrets
 import sys
 from typing import Annotated
@@ -15,13 +16,14 @@ from email_validator import EmailNotValidError, validate_email
 from sqlalchemy.exc import SQLAlchemyError
 
 from dotmac_api.checks import check_everything
+from dotmac_api.credentials.schemas import USERNAME
 from dotmac_api.errors import ApiError
 from dotmac_api.facade import build_facade
 from dotmac_api.logs import configure_logs
 from dotmac_api.main import create_app
 from dotmac_api.migrations import upgrade
 from dotmac_api.mirror.rebuild import RebuildFailed, rebuild, run_mirror
-from dotmac_api.people.admin import NewAdmin, NotMigrated, UsernameTaken, create_admin
+from dotmac_api.people.admin import EmailTaken, NewAdmin, NotMigrated, UsernameTaken, create_admin
 from dotmac_api.rotation import rotate_everything
 from dotmac_api.settings import Settings, SettingsRefused, load_settings, random_key
 from dotmac_api.vault import EncryptionKeyMissing, Undecryptable
@@ -106,6 +108,8 @@ def create_admin_command(
         address = validate_email(email, check_deliverability=False).normalized
     except EmailNotValidError as error:
         raise _failure(f"--email: {error}") from None
+    if not re.fullmatch(USERNAME, username):
+        raise _failure("--username: must be 1 to 254 characters without spaces")
     password = sys.stdin.readline().rstrip("\r\n") if password_stdin else secrets.token_urlsafe(18)
     new = NewAdmin(username, address, first_name, last_name, password, must_change_password=not password_stdin)
     try:
@@ -115,7 +119,7 @@ def create_admin_command(
             raise _failure(str(error)) from None
         typer.echo(f"{error}; nothing was changed")
         return
-    except (ApiError, NotMigrated) as error:
+    except (ApiError, EmailTaken, NotMigrated) as error:
         raise _failure(str(error)) from None
     except (SQLAlchemyError, OSError) as error:
         raise _failure(f"the administrator cannot be made: {_reason(error)}") from None

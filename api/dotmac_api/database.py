@@ -46,6 +46,10 @@ class Identified:
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid(), sort_order=-1)
 
 
+# A server that vanished without a word is noticed within half a minute, and not after the system's two hours.
+KEEPALIVE = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+
+
 def make_engine(settings: Settings, pool_size: int | None = None) -> AsyncEngine:
     """An engine with a bounded pool, UTC, and a deadline on connecting and on every statement."""
     milliseconds = int(settings.database_timeout * 1000)
@@ -58,6 +62,9 @@ def make_engine(settings: Settings, pool_size: int | None = None) -> AsyncEngine
         connect_args={
             "connect_timeout": max(2, int(settings.database_timeout)),
             "application_name": "dotmac-api",
+            **KEEPALIVE,
+            # What was sent and is not even acknowledged is given up just as late as a statement.
+            "tcp_user_timeout": milliseconds * 2,
             "options": f"-c timezone=UTC -c statement_timeout={milliseconds * 2} -c lock_timeout={milliseconds}",
         },
         hide_parameters=True,

@@ -3,17 +3,35 @@
 from collections.abc import Sequence
 
 from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from dotmac_api.auth.models import MfaMethod
 from dotmac_api.database import Sessions
+from dotmac_api.domains.models import DomainSetting
 from dotmac_api.domains.service import rotate_secrets
 from dotmac_api.idempotency.models import IdempotencyKey
-from dotmac_api.vault import Vault
+from dotmac_api.vault import EncryptionKeyMissing, Undecryptable, Vault
 from dotmac_api.webhooks.models import WebhookRow
 
 # Every text column that holds what the vault encrypted; a model that stores a secret is named here.
 ENCRYPTED: tuple[InstrumentedAttribute[str], ...] = (MfaMethod.secret, WebhookRow.secret)
+
+
+async def unreadable(session: AsyncSession, vault: Vault) -> tuple[int, int]:
+    """(how many secrets are stored, how many of them fit none of the keys)."""
+    stored = [str(row.value) for row in await session.scalars(select(DomainSetting).where(DomainSetting.is_secret))]
+    for column in ENCRYPTED:
+        stored += await session.scalars(select(column).where(column.is_not(None)))
+    return len(stored), sum(not _fits(vault, text) for text in stored)
+
+
+def _fits(vault: Vault, stored: str) -> bool:
+    try:
+        vault.decrypt(stored)
+    except (EncryptionKeyMissing, Undecryptable):
+        return False
+    return True
 
 
 async def rotate_everything(

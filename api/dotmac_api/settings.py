@@ -2,8 +2,10 @@
 
 import base64
 import binascii
+import difflib
 import json
 import os
+import re
 import secrets
 from collections import Counter
 from functools import cached_property
@@ -109,6 +111,26 @@ class Settings(BaseSettings):
         """Private networks that webhooks may call. Raises ValueError for what is no network."""
         parts = (part.strip() for part in self.webhook_allow_networks.split(","))
         return tuple(ip_network(part) for part in parts if part)
+
+    @field_validator("public_url")
+    @classmethod
+    def _link(cls, value: str) -> str:
+        url = urlsplit(value)
+        if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+            raise ValueError("must be the http:// or https:// URL that people reach this at")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, value: str) -> str:
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            try:
+                network = ip_network(part)
+            except ValueError:
+                raise ValueError(f"{part!r} is no address or network; name those of your proxies") from None
+            if network.prefixlen == 0:
+                raise ValueError(f"{part} is everybody: anyone could pretend to come from any address")
+        return value
 
     @field_validator("webhook_allow_networks")
     @classmethod
@@ -241,6 +263,19 @@ def _overrides() -> dict[tuple[str, str], Value]:
         except ValueRefused as error:
             raise SettingsRefused(f"the facade cannot start:\n  {name} {error}") from None
     return found
+
+
+# What Kubernetes sets in a pod for a Service of the name dotmac-api, and what `deploy/demo` writes down for clients.
+_NOT_OURS = re.compile(rf"{PREFIX}(URL|SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP).*)?)")
+
+
+def misspelt() -> dict[str, str]:
+    """Variables that look like a setting, and are none -> the setting that may be meant."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    known += [f"{PREFIX}{spec.domain}_{spec.key}".upper() for spec in SPECS if not spec.fixed]
+    strangers = (n for n in os.environ if n.startswith(PREFIX) and n not in known and not _NOT_OURS.fullmatch(n))
+    meant = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.9) for name in strangers}
+    return {name: matches[0] for name, matches in meant.items() if matches}
 
 
 def _complaint(loc: tuple[int | str, ...], kind: str, message: str) -> str:

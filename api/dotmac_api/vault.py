@@ -2,7 +2,7 @@
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from dotmac_api.errors import Conflict
+from dotmac_api.errors import Conflict, Unavailable
 from dotmac_api.settings import Settings
 
 MARK = "enc:"
@@ -15,8 +15,10 @@ class EncryptionKeyMissing(Conflict):
         super().__init__("no encryption key is configured, so no secret is stored: set DOTMAC_API_ENCRYPTION_KEYS")
 
 
-class Undecryptable(RuntimeError):
+class Undecryptable(Unavailable):
     """A stored secret fits none of the keys, or was never encrypted. It is never used as if it were plain text."""
+
+    code = "secret_undecryptable"
 
 
 class Vault:

@@ -13,7 +13,9 @@ import pyotp
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message as MessageHandler
+from cryptography.fernet import Fernet
 from fastapi import FastAPI
+from pydantic import SecretStr
 from sqlalchemy import func, select, text, update
 from tests.api.conftest import Account, Accounts, connect, signed_in
 from tests.kits.redis import RedisServer
@@ -350,6 +352,25 @@ async def test_an_mfa_token_works_once(client: httpx.AsyncClient, facade: Facade
         for recovery in codes["recovery_codes"][:2]
     ]
     assert [a.status_code for a in answers] == [200, 401]
+
+
+async def test_a_second_factor_that_no_key_reads_is_no_way_in_and_no_500(
+    settings: Settings, app: FastAPI, ada: Account
+) -> None:
+    """The replicas were started with another key than the one that the secret is stored under."""
+    async with connect(app) as client:
+        setup = await client.post("/api/v1/auth/mfa/setup", json={"password": PASSWORD}, headers=ada.headers)
+        totp = pyotp.TOTP(setup.json()["secret"])
+        body = {"code": totp.at(time.time() - 30)}
+        assert (await client.post("/api/v1/auth/mfa/confirm", json=body, headers=ada.headers)).status_code == 200
+    key = SecretStr(Fernet.generate_key().decode())
+    replica = create_app(settings.model_copy(update={"encryption_keys": (key,)}))
+    async with replica.router.lifespan_context(replica), connect(replica) as client:
+        challenge = (await _login(client)).json()
+        body = {"mfa_token": challenge["mfa_token"], "code": totp.now()}
+        answer = await client.post("/api/v1/auth/mfa/verify", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (503, "secret_undecryptable")
+    assert "DOTMAC_API_ENCRYPTION_KEYS" in answer.json()["message"]
 
 
 async def test_without_an_encryption_key_no_totp_secret_is_stored(settings: Settings) -> None:

@@ -23,9 +23,11 @@ from tests.kits.mirrored import until
 from tests.kits.resources import condition, instance
 from tests.kits.unprivileged import free_port
 
+from dotmac_api.checks import CHECKS, Unfit
 from dotmac_api.diagnostics import streams
 from dotmac_api.diagnostics.operator import Operator
 from dotmac_api.diagnostics.schemas import quantity_bytes
+from dotmac_api.errors import Unavailable
 from dotmac_api.facade import Facade
 from dotmac_api.mirror.models import InstanceRow
 from dotmac_api.mirror.projection import project
@@ -139,6 +141,21 @@ async def test_an_operator_that_is_not_told_or_not_there_is_named(
         assert health.status_code == 200 and health.json()["live"] is False
         assert health.json()["healthy"] is True and remedy in health.json()["live_error"]
     assert TOKEN not in caplog.text and "x" * 40 not in caplog.text
+
+
+async def test_the_check_asks_the_operator(facade: Facade, told: Site) -> None:
+    url, check = str(told.client.make_url("/")), CHECKS["operator"]
+
+    async def checked(token: str, where: str = url) -> str:
+        facade.settings = facade.settings.model_copy(update={"operator_url": where, "operator_token": SecretStr(token)})
+        await know(facade, where, token)
+        return await check(facade)
+
+    assert await checked(TOKEN) == "answers"
+    with pytest.raises(Unavailable, match="DOTMAC_API_OPERATOR_TOKEN must be"):
+        await checked("x" * 40)
+    with pytest.raises(Unfit, match="is not the operator's"):
+        await checked(TOKEN, url + "elsewhere")
 
 
 async def test_what_the_operator_refuses_is_passed_on(admin: httpx.AsyncClient, told: Site, facade: Facade) -> None:

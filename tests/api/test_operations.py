@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 
+import aiosmtplib
 import httpx
 import pytest
 from cryptography.fernet import Fernet
@@ -16,8 +17,10 @@ from sqlalchemy import func, select, text, update
 from tests.api.conftest import Accounts, connect, make_settings, signed_in
 from tests.kits.postgres import Postgres
 
+from dotmac_api.checks import CHECKS, Unfit
 from dotmac_api.domains.models import DomainSetting
 from dotmac_api.facade import Facade, build_facade
+from dotmac_api.mail import send_mail
 from dotmac_api.main import create_app
 from dotmac_api.rotation import rotate_everything
 from dotmac_api.scheduler.loop import Scheduler, register
@@ -145,6 +148,8 @@ async def test_a_secret_setting_is_encrypted_masked_and_rotated(
     admin: httpx.AsyncClient, facade: Facade, settings: Settings
 ) -> None:
     path = "/api/v1/settings/notifications/smtp_password"
+    for name, value in (("smtp_host", "127.0.0.1"), ("smtp_port", 1)):
+        assert (await admin.put(f"/api/v1/settings/notifications/{name}", json={"value": value})).status_code == 200
     answer = await admin.put(path, json={"value": "hunter2hunter2"})
     assert answer.json()["value"] == "***"
     assert (await admin.get(path)).json()["value"] == "***"
@@ -153,7 +158,7 @@ async def test_a_secret_setting_is_encrypted_masked_and_rotated(
 
     async def stored() -> str:
         async with facade.sessions() as session:
-            return str(await session.scalar(select(DomainSetting.value)))
+            return str(await session.scalar(select(DomainSetting.value).where(DomainSetting.is_secret)))
 
     first = await stored()
     assert first.startswith("enc:") and "hunter2" not in first
@@ -167,6 +172,9 @@ async def test_a_secret_setting_is_encrypted_masked_and_rotated(
     after = build_facade(settings.model_copy(update={"encryption_keys": (new,)}))
     try:
         assert await after.domains.text("notifications", "smtp_password") == "hunter2hunter2"
+        assert await CHECKS["encryption"](after) == "1 key(s), 1 stored secrets"
+        with pytest.raises(aiosmtplib.SMTPConnectError):
+            await CHECKS["mail"](after)
     finally:
         await after.close()
     lost = build_facade(settings)  # the old key alone
@@ -175,6 +183,9 @@ async def test_a_secret_setting_is_encrypted_masked_and_rotated(
             await lost.domains.text("notifications", "smtp_password")
         with pytest.raises(Undecryptable):
             await rotate_everything(lost.sessions, lost.vault)
+        with pytest.raises(Unfit, match="1 of 1 stored secrets fit none"):
+            await CHECKS["encryption"](lost)
+        assert await send_mail(lost.domains, "a@example.org", "x", "x") is False  # and says so in the log
     finally:
         await lost.close()
 

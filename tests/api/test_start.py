@@ -82,6 +82,7 @@ def test_a_missing_setting_is_named(environment: pytest.MonkeyPatch, name: str) 
         ("DOTMAC_API_METRICS_TOKEN", "tiny"),
         ("DOTMAC_API_DATABASE_URL", "sqlite:///some.db"),
         ("DOTMAC_API_REDIS_URL", "http://127.0.0.1"),
+        ("DOTMAC_API_PUBLIC_URL", "javascript:alert(1)"),
         ("DOTMAC_API_DATABASE_POOL", "0"),
         ("DOTMAC_API_AUTH_JWT_ACCESS_TTL_MINUTES", "100000"),
         ("DOTMAC_API_AUTH_JWT_ACCESS_TTL_MINUTES", "five"),
@@ -94,6 +95,15 @@ def test_a_weak_or_wrong_setting_is_named_and_not_shown(environment: pytest.Monk
     assert name in str(refused.value)
     if len(value) > 5:
         assert value not in str(refused.value)
+
+
+@pytest.mark.parametrize("proxies", ["*", "0.0.0.0/0", "::/0", "10.0.0.1,proxy.internal"])
+def test_nobody_may_pretend_to_come_from_anywhere(environment: pytest.MonkeyPatch, proxies: str) -> None:
+    environment.setenv("DOTMAC_API_TRUSTED_PROXIES", proxies)
+    with pytest.raises(SettingsRefused, match="DOTMAC_API_TRUSTED_PROXIES"):
+        load_settings()
+    environment.setenv("DOTMAC_API_TRUSTED_PROXIES", "10.0.0.1, 10.1.0.0/16, fd00::/8")
+    assert load_settings().trusted_proxies
 
 
 def test_everything_that_is_wrong_is_named_at_once(environment: pytest.MonkeyPatch) -> None:
@@ -228,6 +238,10 @@ def test_from_nothing_to_an_administrator_by_the_command_line(
         assert password not in made.output
         assert dotmac_api(*admin, stdin=password).exit_code == 1
         assert dotmac_api(*admin, "--if-absent", stdin=password).exit_code == 0
+        other = dotmac_api("create-admin", "--username", "other", "--email", "ROOT@example.org")
+        assert (other.exit_code, "with the address" in other.output) == (1, True)
+        spaced = dotmac_api("create-admin", "--username", " root", "--email", "r@example.org")
+        assert (spaced.exit_code, "--username" in spaced.output) == (1, True)
         checked = dotmac_api("check")
         assert checked.exit_code == 1
         assert "FAILED encryption" in checked.output
@@ -235,6 +249,16 @@ def test_from_nothing_to_an_administrator_by_the_command_line(
         environment["DOTMAC_API_KUBECONFIG"] = "/nowhere/kubeconfig"
         failed = [line for line in dotmac_api("check").output.splitlines() if line.startswith("FAILED")]
         assert len(failed) == 1 and failed[0].startswith("FAILED kubernetes: no usable kubeconfig at /nowhere")
+        environment["DOTMAC_API_REDIS_URL"] = "redis://127.0.0.1:1/0"
+        environment["DOTMAC_API_ENCRYPTION_KEY"] = environment["DOTMAC_API_ENCRYPTION_KEYS"]
+        environment["DOTMAC_API_PORT_8000_TCP_ADDR"] = "10.96.0.7"  # as Kubernetes sets it
+        environment["DOTMAC_API_OPERATOR_URL"] = "http://127.0.0.1:1"
+        told = {line.split(":")[0]: line for line in dotmac_api("check").output.splitlines()}
+        assert {name for name in told if name.startswith("FAILED")} == {
+            f"FAILED {name}" for name in ("redis", "kubernetes", "operator", "environment")
+        }
+        assert "DOTMAC_API_ENCRYPTION_KEY is no setting, DOTMAC_API_ENCRYPTION_KEYS is" in told["FAILED environment"]
+        assert "DOTMAC_API_OPERATOR_TOKEN is not set" in told["FAILED operator"]
         assert "domain_settings: 0 re-encrypted" in dotmac_api("rotate-keys").output
 
 

@@ -9,7 +9,8 @@ from pydantic import ConfigDict, Field
 from dotmac_api.auth.schemas import Password
 from dotmac_api.schemas import Body, Timestamped
 
-Username = Annotated[str, Field(min_length=1, max_length=254, pattern=r"^[^\s\x00-\x1f\x7f]+$")]
+USERNAME = r"^[^\s\x00-\x1f\x7f]{1,254}$"
+Username = Annotated[str, Field(min_length=1, max_length=254, pattern=USERNAME)]
 
 
 class CredentialCreate(Body):

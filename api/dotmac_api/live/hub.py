@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_api.backups.schemas import BackupRead, RestoreRead
-from dotmac_api.database import Sessions
+from dotmac_api.database import KEEPALIVE, Sessions
 from dotmac_api.instances.schemas import InstanceRead
 from dotmac_api.mirror.models import BackupRow, InstanceRow, Mirrored, RestoreRow, ServerRow
 from dotmac_api.mirror.store import CHANNEL
@@ -71,7 +72,7 @@ class Hub:
 
     def __init__(self, sessions: Sessions, conninfo: str, on_webhooks: Callable[[], None]) -> None:
         self._sessions = sessions
-        self._conninfo = conninfo
+        self._conninfo = make_conninfo(conninfo, **KEEPALIVE)
         self._on_webhooks = on_webhooks
         self._subscriptions: set[Subscription] = set()
         self._last: int | None = None

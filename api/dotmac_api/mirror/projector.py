@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from dotmac_api.database import KEEPALIVE
 from dotmac_api.gateway.client import KubernetesClient, Object, Refused, Unreachable, resource_path
 from dotmac_api.mirror.projection import project
 from dotmac_api.mirror.store import Cursor, MirrorStore, Position, Version
@@ -274,6 +275,7 @@ def mirror_engine(settings: Settings) -> AsyncEngine:
         connect_args={
             "connect_timeout": 5,
             "application_name": "dotmac-mirror",
+            **KEEPALIVE,
             "options": f"-c timezone=UTC -c statement_timeout=60000 {keep_alive}",
         },
         json_serializer=lambda value: orjson.dumps(value).decode(),

@@ -16,6 +16,10 @@ class UsernameTaken(RuntimeError):
     """There is a credential of this name already; nothing was changed."""
 
 
+class EmailTaken(RuntimeError):
+    """There is a person of this address already; nothing was changed."""
+
+
 class NotMigrated(RuntimeError):
     """The database has no roles: run `dotmac-api migrate` first."""
 
@@ -31,13 +35,18 @@ class NewAdmin:
 
 
 async def create_admin(sessions: Sessions, passwords: Passwords, new: NewAdmin) -> None:
-    """An administrator of every organisation. Raises UsernameTaken, NotMigrated, Invalid for a weak password."""
+    """An administrator of every organisation.
+
+    Raises UsernameTaken, EmailTaken, NotMigrated, and Invalid for a weak password.
+    """
     await passwords.check_new(new.password, new.username, new.email, field="password")
     password_hash = await passwords.hash(new.password)
     async with sessions.begin() as session:
         taken = select(UserCredential.id).where(func.lower(UserCredential.username) == new.username.lower())
         if await session.scalar(taken) is not None:
             raise UsernameTaken(f"there is a user {new.username} already")
+        if await session.scalar(select(Person.id).where(func.lower(Person.email) == new.email.lower())) is not None:
+            raise EmailTaken(f"somebody with the address {new.email} is there already; sign in, or take another one")
         role = await session.scalar(select(Role).where(Role.name == ADMIN))
         if role is None:
             raise NotMigrated("the database has no roles: run `dotmac-api migrate` first")
