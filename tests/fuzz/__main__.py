@@ -93,7 +93,8 @@ def run(seconds: int, seed: int) -> list[str]:
 def _protected(facade: Facade, wrong: list[str]) -> Iterator[Path]:
     """A file for the hooks that names what belongs to ACME; afterwards notes what of it has changed."""
     theirs = foreign(facade, "acme", "globex")
-    assert theirs["instance_id"] and theirs["webhook_id"] and theirs["person_id"], "nothing to protect"
+    protected = ("instance_id", "backup_id", "restore_id", "webhook_id", "person_id")
+    assert all(theirs[name] for name in protected), "nothing to protect"
     ids = {name: list(rows) for name, rows in theirs.items() if rows}
     file = facade.log.with_name("foreign.json")
     marks = [uid for rows in ids.values() for uid in rows]

@@ -21,10 +21,10 @@ from cryptography.fernet import Fernet
 from redis import Redis
 from redis.exceptions import RedisError
 from tests.api.conftest import Accounts
-from tests.kits.controlplane import start
+from tests.kits.controlplane import ControlPlane, start
 from tests.kits.postgres import postgres
 from tests.kits.redis import redis_server
-from tests.kits.resources import instance, plan, release, server
+from tests.kits.resources import API, backup, instance, plan, release, restore, server
 from tests.kits.served import served
 
 from dotmac_api.facade import build_facade
@@ -137,6 +137,8 @@ def serving() -> Iterator[Facade]:
         cluster.apply_crds()
         for obj in (server(), release(), plan(), instance("acme"), instance("globex")):
             cluster.create(obj)
+        for name in ("acme", "globex"):
+            _backed_up(cluster, name)
         values = {
             "database_url": database.create("fuzz"),
             "redis_url": redis.url,
@@ -158,6 +160,18 @@ def serving() -> Iterator[Facade]:
         parts.enter_context(_kept_signed_in(made))
         _populate(made)
         yield made
+
+
+def _backed_up(cluster: ControlPlane, name: str) -> None:
+    """A backup that can be restored, one that waits, and a restore."""
+    for obj in (backup(f"{name}-monday", name), backup(f"{name}-tuesday", name)):
+        cluster.create(obj)
+    cluster.create(restore(f"{name}-back", name, f"{name}-monday"))
+    for plural, one in (("backups", f"{name}-monday"), ("restores", f"{name}-back")):
+        path = f"/apis/{API}/namespaces/default/{plural}/{one}/status"
+        headers = {"Content-Type": "application/merge-patch+json"}
+        done = cluster.client.patch(path, json={"status": {"phase": "Completed"}}, headers=headers)
+        assert done.status_code == 200, done.text
 
 
 def _await_mirror(facade: Facade) -> None:
@@ -237,6 +251,8 @@ LISTS = {
     "event_id": "/audit-events",
 }
 """Name of the path parameter -> the list whose ids it takes."""
+OF_INSTANCES = {"backup_id": "backups", "restore_id": "restores"}
+"""The same, of each instance."""
 
 
 def ids_of(facade: Facade, username: str) -> dict[str, dict[str, dict[str, Any]]]:
@@ -248,6 +264,12 @@ def ids_of(facade: Facade, username: str) -> dict[str, dict[str, dict[str, Any]]
             assert answer.status_code == 200, f"{path}: {answer.text}"
             rows = answer.json()["items"]
             found[parameter] = {row.get(parameter) or row["id"]: row for row in rows}
+        for parameter, noun in OF_INSTANCES.items():
+            found[parameter] = {}
+            for uid in found["instance_id"]:
+                answer = client.get(f"/instances/{uid}/{noun}", params={"limit": 100})
+                assert answer.status_code == 200, f"{noun} of {uid}: {answer.text}"
+                found[parameter] |= {row[parameter]: row for row in answer.json()["items"]}
     return found
 
 
