@@ -1,17 +1,20 @@
 """Rows that name others: which row that is. Either of the two may be mirrored first.
 
-An Instance names its Server, and moves. A Backup or a Restore belongs to one Instance, and a Restore to one Backup:
-once found, that stays.
+An Instance names its Server, and moves. A Restore is for one Instance and from one Backup: once found, that stays. A
+Backup is one tenant's, and goes over to an Instance that was made anew for the same tenant.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import TEXT, ColumnElement, and_, cast, or_, select, tuple_, update
+from sqlalchemy import TEXT, ColumnElement, and_, cast, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dotmac_api.mirror.models import CHANGES, BackupRow, InstanceRow, RestoreRow, ServerRow
 from dotmac_api.mirror.projection import Row
+
+_NOTED = ("instanceUid", "volume")
+"""Fields of a Backup's status that tell whose it is."""
 
 type Owned = type[BackupRow] | type[RestoreRow]
 
@@ -23,9 +26,8 @@ def moved(old: Mapping[str, Any] | None, row: Row) -> bool:
     if "server_name" in row:
         return bool(old["server_name"] != row["server_name"] or old.get("server_id") is None)
     if "instance_name" in row:
-        noted = row["observed"].get("instanceUid")
         unknown = old.get("instance_id") is None or old.get("backup_id", ...) is None
-        return unknown or noted not in (None, str(old["instance_id"]))
+        return unknown or any(old["observed"].get(name) != row["observed"].get(name) for name in _NOTED)
     return False
 
 
@@ -69,24 +71,27 @@ async def _servers(connection: AsyncConnection, touched: ColumnElement[bool]) ->
 
 
 async def _owners(connection: AsyncConnection, model: Owned, touched: ColumnElement[bool]) -> None:
-    """The operator notes the uid of the Instance that a Backup was made of; before, and of a Restore, the name counts.
+    """The Instance of the name, if it is the tenant's: of a Backup, the operator notes whose it is once it works on it.
 
-    It counts once, and only for an Instance that is as old as what names it: a later namesake is another tenant.
+    Before, and of a Restore, the name counts once, and only for an Instance that is as old as what names it.
     """
-    noted = model.observed["instanceUid"].as_string()
-    by_uid = and_(
-        cast(InstanceRow.instance_id, TEXT) == noted, model.instance_id.is_distinct_from(InstanceRow.instance_id)
-    )
-    by_name = and_(
-        noted.is_(None),
-        model.instance_id.is_(None),
-        InstanceRow.deleted_at.is_(None),
-        InstanceRow.name == model.instance_name,
-        InstanceRow.created_at <= model.created_at,
+    uid, volume = (model.observed[name].as_string() for name in _NOTED)
+    the_same = or_(
+        cast(InstanceRow.instance_id, TEXT) == uid,
+        # The volume of a tenant's backups, as the operator names it; it may outlive its Instance.
+        func.concat("dotmac-", func.lower(InstanceRow.org_code), "-backups") == volume,
+        and_(uid.is_(None), model.instance_id.is_(None), InstanceRow.created_at <= model.created_at),
     )
     await connection.execute(
         update(model)
-        .where(touched, InstanceRow.namespace == model.namespace, or_(by_uid, by_name))
+        .where(
+            touched,
+            InstanceRow.deleted_at.is_(None),
+            InstanceRow.namespace == model.namespace,
+            InstanceRow.name == model.instance_name,
+            model.instance_id.is_distinct_from(InstanceRow.instance_id),
+            the_same,
+        )
         .values(instance_id=InstanceRow.instance_id, org_code=InstanceRow.org_code, change=CHANGES.next_value())
     )
 

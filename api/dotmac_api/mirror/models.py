@@ -123,7 +123,7 @@ class OfInstance:
 
     instance_name: Mapped[str] = mapped_column(index=True)
     instance_id: Mapped[uuid.UUID | None] = mapped_column(index=True)
-    """The Instance; a later one of the same name is another tenant and never gets it."""
+    """The Instance; a later one of the same name only if it is the same tenant's. See mirror/links.py."""
     org_code: Mapped[str | None]
     """Of that Instance."""
     status: Mapped[str]

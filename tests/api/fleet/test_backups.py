@@ -28,13 +28,14 @@ DUMP = {"name": "acme/db.dump", "sha256": "a" * 64, "size": 1000, "kind": "Datab
 FILES = {"name": "acme/files.tar.gz", "sha256": "b" * 64, "size": 234, "kind": "Volume", "volume": "uploads"}
 
 
-def complete(uid: str) -> dict[str, Any]:
+def complete(uid: str, org_code: str = "acme_1") -> dict[str, Any]:
     """The status of a Backup that the operator has made of this Instance."""
     return {
         "phase": "Completed",
         "observedGeneration": 1,
         "instanceUid": uid,
         "server": "host-1",
+        "volume": f"dotmac-{org_code}-backups",
         "release": "erp-1",
         "releaseVersion": "1.0",
         "files": [DUMP, FILES],
@@ -268,7 +269,9 @@ async def test_what_cannot_be_backed_up_is_refused(ready: httpx.AsyncClient, obj
     await refused(ready, "POST", f"{uid}/backups", 409, "being_deleted")
 
 
-async def test_a_later_instance_of_the_same_name_has_none_of_them(ready: httpx.AsyncClient, objects: Objects) -> None:
+async def test_another_tenants_instance_of_the_same_name_has_none_of_them(
+    ready: httpx.AsyncClient, objects: Objects
+) -> None:
     catalog(objects)
     old = await made(ready)
     done = await backed_up(ready, objects, old)
@@ -277,14 +280,19 @@ async def test_a_later_instance_of_the_same_name_has_none_of_them(ready: httpx.A
     objects.delete("Instance", "acme-1")
     # Times of creation are whole seconds.
     await asyncio.sleep(1.05)
-    new = await made(ready)
-    assert new != old
+    other = await made(ready, name="acme-1", org_code="OTHER")
     for noun in ("backups", "restores"):
-        assert (await ready.get(f"/api/v1/instances/{new}/{noun}")).json()["count"] == 0
-    await refused(ready, "POST", f"{new}/backups/{done['backup_id']}/restore", 404, "not_found")
-    # The operator has come to the one that waited only now, and made it of the new instance.
-    objects.merge("Backup", pending["name"], {"status": complete(new)}, status=True)
-    await shown(ready, f"{new}/backups/{pending['backup_id']}", instance_id=new)
+        assert (await ready.get(f"/api/v1/instances/{other}/{noun}")).json()["count"] == 0
+    await refused(ready, "POST", f"{other}/backups/{done['backup_id']}/restore", 404, "not_found")
+    # The operator has come to the one that waited only now, and made it of this one.
+    objects.merge("Backup", pending["name"], {"status": complete(other, "other")}, status=True)
+    await shown(ready, f"{other}/backups/{pending['backup_id']}", instance_id=other)
+
+    objects.delete("Instance", "acme-1")
+    again = await made(ready)
+    # Its data and its backups were kept on the host.
+    assert (await shown(ready, f"{again}/backups/{done['backup_id']}", instance_id=again))["status"] == "completed"
+    assert (await ready.get(f"/api/v1/instances/{again}/backups")).json()["count"] == 1
 
 
 async def test_the_stream_of_an_instance_tells_of_its_backups_and_restores(
@@ -349,7 +357,7 @@ async def test_history_names_the_organisation_so_that_webhooks_know_whom_to_tell
     async with projecting(engine, cluster):
         await until_equal(engine, objects)
         objects.create(backup())
-        objects.merge("Backup", "acme-monday", {"status": complete(uid)}, status=True)
+        objects.merge("Backup", "acme-monday", {"status": complete(uid, "acme")}, status=True)
         await until_equal(engine, objects)
     async with engine.connect() as connection:
         told = await connection.execute(
