@@ -13,7 +13,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.faults.cases import Case, Outcome
@@ -90,12 +92,22 @@ class Tally:
         return sum(self.kinds.values(), Counter())
 
 
+@contextmanager
+def cases_at_once(jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """When it is interrupted no case begins any more."""
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def run(matrix: Matrix, cases: list[Case], options: argparse.Namespace) -> int:
     tally = Tally(options.record)
     left = [case for case in cases if str(case) not in tally.known]
     began = time.monotonic()
     say(f"{len(cases)} cases, {len(cases) - len(left)} of them known, {options.jobs} at a time")
-    with ThreadPoolExecutor(options.jobs) as pool:
+    with cases_at_once(options.jobs) as pool:
         under_way = {pool.submit(matrix.run, case): case for case in left}
         for number, done in enumerate(as_completed(under_way), 1):
             case, outcome = under_way[done], done.result()

@@ -24,6 +24,8 @@ _HOP_BY_HOP = {
 }
 _OBJECT = re.compile(r"/(?:namespaces/[^/]+/)?(?P<kind>[a-z]+)/(?P<name>[^/]+)(?P<sub>/status)?$")
 ANSWER_SECONDS = 30.0
+LAG_SECONDS = 1.5
+"""How far an API server that answers from the past is behind."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class ApiProxy:
         """True: connections are ended at once."""
         self.stale: dict[str, bytes] = {}
         """Path -> an older answer for the next list of it, as a lagging API server would give."""
+        self._late: set[str] = set()
+        """Whose next watch tells nothing yet, or what is old would be acted on by nobody."""
         self._upstream = upstream
         self._tls = ssl.create_default_context(cafile=ca)
         self._loop = asyncio.new_event_loop()
@@ -149,6 +153,7 @@ class ApiProxy:
             return await self._watch(request)
         # A list with a limit only counts; the operator's first lists come without one.
         if request.method == "GET" and "limit" not in request.query and request.path in self.stale:
+            self._late.add(request.path)
             return web.Response(body=self.stale.pop(request.path), content_type="application/json")
         try:
             answer, headers, status = await self._ask(request, body)
@@ -177,6 +182,9 @@ class ApiProxy:
             return await got.read(), _passed(got.headers), got.status
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
+        if request.path in self._late:
+            self._late.discard(request.path)
+            await asyncio.sleep(LAG_SECONDS)
         response = web.StreamResponse()
         timeout = aiohttp.ClientTimeout(total=None)
         try:

@@ -1,5 +1,6 @@
 """Runs one case and judges its end."""
 
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from typing import Any
 from tests.faults.apiproxy import ApiCall, ApiFault
 from tests.faults.journeys import Journey
 from tests.faults.kinds import Kind
-from tests.faults.world import Lab, NeverEnded, World
+from tests.faults.world import Lab, NeverEnded, World, routes
 from tests.simhost import Call, Fault, Phase
 
 from dotmac_operator.core import names, proxy
@@ -22,8 +23,6 @@ class Point:
     """
 
     at: str
-    number: int
-    """Among all, when it was recorded: only a name."""
     label: str
     nth: int
 
@@ -35,7 +34,7 @@ class Case:
     point: Point
 
     def __str__(self) -> str:
-        return f"{self.journey.name}/{self.kind.name}@{self.point.at}-{self.point.number} ({self.point.label})"
+        return f"{self.journey.name}/{self.kind.name}@{self.point.at} {self.point.label} #{self.point.nth}"
 
 
 @dataclass
@@ -56,20 +55,19 @@ def record(lab: Lab, journey: Journey) -> tuple[list[Point], Any]:
     with lab.world() as world:
         journey.prepare(world)
         world.settle()
-        hosts, writes = world.host.mutations, world.api.writes
 
-        def note(at: str, number: int, label: str) -> None:
+        def note(at: str, label: str) -> None:
             labels[label] += 1
-            points.append(Point(at, number, label, labels[label]))
+            points.append(Point(at, label, labels[label]))
 
         def on_call(call: Call, phase: Phase) -> Fault | None:
             if call.mutating and phase is Phase.BEFORE:
-                note("host", call.mutation - hosts, _label(call))
+                note("host", _label(call))
             return None
 
         def on_request(call: ApiCall, phase: Phase) -> ApiFault | None:
             if call.write and phase is Phase.BEFORE:
-                note("api", call.write - writes, call.label)
+                note("api", call.label)
             return None
 
         world.on_call, world.on_request = on_call, on_request
@@ -83,10 +81,9 @@ def record(lab: Lab, journey: Journey) -> tuple[list[Point], Any]:
 
 
 def _label(call: Call) -> str:
-    name = call.names[0] if call.names else ""
-    head, _, tail = name.rpartition("-")
     # The last part of a container's name is a hash, of secrets too.
-    return f"{call.method} {call.template} {head if len(tail) == 8 and head else name}".strip()
+    name = re.sub(r"-[0-9a-f]{8}$", "", call.names[0]) if call.names else ""
+    return f"{call.method} {call.template} {name}".strip()
 
 
 def run(lab: Lab, case: Case, wanted: Any) -> Outcome:
@@ -103,9 +100,11 @@ def run(lab: Lab, case: Case, wanted: Any) -> Outcome:
             world.remember()
             _arm(world, case, outcome)
             case.journey.act(world)
-            if case.kind.name in ("recreated", "edit-aba", "zombie"):
-                world.wait("the fault", lambda: outcome.struck, 20)
-                time.sleep(10.0 if case.kind.name == "zombie" else 1.0)
+            if case.kind.then is not None:
+                world.wait("the fault", lambda: outcome.struck or case.journey.done(world))
+                world.settle()
+                if outcome.struck:
+                    case.kind.then(world)
             world.wait(str(case), lambda: case.journey.done(world))
             world.settle()
             world.wait(f"{case} at rest", lambda: case.journey.done(world), 20)
@@ -146,6 +145,7 @@ def _arm(world: World, case: Case, outcome: Outcome) -> None:
 def judge(world: World, journey: Journey) -> list[str]:
     """The invariants that hold at the end of every case."""
     found = list(world.violations)
+    found += world.overlaps()
     for where, text in world.said():
         found += [f"a secret is in {where}" for value in world.secrets() if len(value) >= 8 and value in text]
     if journey.rests:
@@ -154,16 +154,17 @@ def judge(world: World, journey: Journey) -> list[str]:
 
 
 def _does_nothing_again(world: World) -> list[str]:
-    """A pass on demand changes nothing on the host."""
-    before = world.host.mutations
+    """A pass on demand changes nothing on the host, and tells only that it was."""
+    before, written = world.host.mutations, world.api.writes
     token = f"again-{before}"
     world.patch(annotations={names.RECONCILE_REQUESTED_AT: token})
     world.wait(
         "a second pass", lambda: ((world.get() or {}).get("status") or {}).get("lastHandledReconcileAt") == token, 20
     )
     world.settle()
-    changes = world.host.mutations - before
-    return [f"a second pass made {changes} changes on the host"] if changes else []
+    changes, writes = world.host.mutations - before, world.api.writes - written
+    found = [f"a second pass made {changes} changes on the host"] if changes else []
+    return found + ([f"a second pass wrote {writes} times to the API"] if writes > 1 else [])
 
 
 def picture(world: World) -> dict[str, Any]:
@@ -175,18 +176,15 @@ def picture(world: World) -> dict[str, Any]:
         for container in engine.containers.values():
             labels = container.body.get("Labels") or {}
             role = labels.get(names.ROLE, container.name)
-            if role in names.ONE_SHOTS:
-                continue
-            containers.append(
-                (role, labels.get(names.INDEX), container.body["Image"], container.state, sorted(container.endpoints))
-            )
+            # How long a one-shot stays on its network is nobody's concern.
+            at = [] if role in names.ONE_SHOTS else sorted(container.endpoints)
+            containers.append((role, labels.get(names.INDEX), container.body["Image"], container.state, at))
         config = proxy.parse((engine.read(engine.get(names.PROXY_CONTAINER), proxy.AUTOSAVE) or b"").decode())
         return {
             "containers": sorted(containers, key=str),
-            "running one-shots": [c.name for c in engine.containers.values() if _one_shot(c) and c.state == "running"],
             "networks": sorted(engine.networks.all),
             "volumes": sorted(engine.volumes.all),
-            "routes": _routes(config),
+            "routes": sorted(routes(config).elements()),
         }
 
     made: dict[str, Any] = world.lab.fleet.call(look)
@@ -199,28 +197,6 @@ def picture(world: World) -> dict[str, Any]:
     made["planned"] = len((status.get("plan") or {}).get("actions") or [])
     made["secrets"] = sorted(secret["metadata"]["name"] for secret in world.listed("secrets", "/api/v1"))
     return made
-
-
-def _one_shot(container: Any) -> bool:
-    return (container.body.get("Labels") or {}).get(names.ROLE) in names.ONE_SHOTS
-
-
-def _routes(config: Any) -> list[str]:
-    """Host names that the proxy serves, each as often as it is there."""
-    found: Counter[str] = Counter()
-
-    def walk(value: Any) -> None:
-        if isinstance(value, dict):
-            for match in value.get("match", ()) if isinstance(value.get("match"), list) else ():
-                found.update(match.get("host", ()) if isinstance(match, dict) else ())
-            for part in value.values():
-                walk(part)
-        elif isinstance(value, list):
-            for part in value:
-                walk(part)
-
-    walk(config)
-    return sorted(found.elements())
 
 
 def differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:

@@ -1,13 +1,16 @@
 """The faults, each of which strikes at one point of a journey."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from tests.faults.apiproxy import ApiFault, Lose, Refuse
-from tests.faults.world import World
-from tests.simhost import Error, Fault, Phase, Reset, Run
+from tests.faults.world import OLD, World, condition
+from tests.simhost import Behaviour, Error, Fault, Match, Phase, Reset, Run
+
+from dotmac_operator.core import names
 
 BLACKHOLE_SECONDS = 2.0
 DOWN_SECONDS = 1.5
@@ -27,6 +30,10 @@ class Kind:
     """Only in these; empty: in all."""
     standby: bool = False
     """A second operator waits."""
+    then: Callable[[World], None] | None = None
+    """What to wait for, or to do, once it has struck."""
+    on: str = ""
+    """Only at points whose label has this in it."""
 
 
 def _run(work: Callable[[World], object], then: Fault | None = None) -> Callable[[World], Fault]:
@@ -71,6 +78,27 @@ def _again_under_the_same_name(world: World) -> None:
     world.later(0.0, again)
 
 
+def _dump_fails(world: World) -> None:
+    """The disk is full until the dump's container has ended, and then has room again."""
+    rules = world.host.engine.rules
+    full = "pg_dump: error: could not write to output file: No space left on device\n"
+    world.host.engine.behave(Match(role=names.BACKUP), Behaviour.one_shot(0.05, 1, full))
+    asyncio.get_running_loop().call_later(0.3, rules.pop)
+
+
+def _ask_again(world: World) -> None:
+    """After a dump that failed nothing may have changed but the status, until somebody asks for another try."""
+    world.wait("the failure to be told", lambda: condition(world.get(), "Stalled") == "True")
+    status = (world.get() or {})["status"]
+    assert status["release"]["current"] == OLD, f"Release {status['release']} serves without a dump"
+    assert "No space left on device" in str(status["conditions"]), "nobody is told why the dump failed"
+    world.patch(annotations={names.RECONCILE_REQUESTED_AT: "there is room again"})
+
+
+def _wait(seconds: float) -> Callable[[World], None]:
+    return lambda _: time.sleep(seconds)
+
+
 def _zombie(world: World) -> None:
     """The leader stops in the middle, another takes over, then the first wakes up."""
     world.freeze()
@@ -89,6 +117,8 @@ def _dies(fault: ApiFault | None) -> Callable[[World], ApiFault | None]:
     return strike
 
 
+FULL = "write /var/lib/docker: no space left on device"
+DUMP = "start dotmac-acme-backup"
 BEFORE, AFTER = Phase.BEFORE, Phase.AFTER
 KINDS = {
     kind.name: kind
@@ -101,14 +131,15 @@ KINDS = {
         Kind("blackhole", "host", BEFORE, _run(_blackhole)),
         Kind("dockerd-restart", "host", BEFORE, _run(_restart_engine)),
         Kind("error-500", "host", BEFORE, lambda _: Error(500)),
-        Kind("disk-full", "host", BEFORE, lambda _: Error(500, "write /var/lib/docker: no space left on device")),
+        Kind("disk-full", "host", BEFORE, lambda _: Error(500, FULL), on="/images/create"),
+        Kind("dump-disk-full", "host", BEFORE, _run(_dump_fails), journeys=("upgrade",), then=_ask_again, on=DUMP),
         Kind("api-gone", "host", BEFORE, _run(lambda w: w.api.go_down(DOWN_SECONDS))),
         Kind("watch-expired", "host", BEFORE, _run(lambda w: w.api.expire_watches())),
         Kind("stale-restart", "host", AFTER, _run(_kill_with_old_news)),
-        Kind("edit-aba", "host", AFTER, _run(_there_and_back), journeys=("deploy", "upgrade", "repair")),
-        Kind("recreated", "host", AFTER, _run(_again_under_the_same_name), journeys=("deploy",)),
+        Kind("edit-aba", "host", AFTER, _run(_there_and_back), journeys=("deploy", "upgrade", "repair"), then=_wait(1)),
+        Kind("recreated", "host", AFTER, _run(_again_under_the_same_name), journeys=("deploy",), then=_wait(1)),
         Kind("taken-over", "host", AFTER, _run(_replaced), standby=True, journeys=("deploy", "upgrade", "delete")),
-        Kind("zombie", "host", BEFORE, _run(_zombie), standby=True, journeys=("deploy", "upgrade")),
+        Kind("zombie", "host", BEFORE, _run(_zombie), standby=True, journeys=("deploy", "upgrade"), then=_wait(10)),
         Kind("killed-before-record", "api", BEFORE, _dies(Lose()), everywhere=True),
         Kind("killed-after-record", "api", AFTER, _dies(Lose()), everywhere=True),
         Kind("answer-lost", "api", AFTER, lambda _: Lose()),

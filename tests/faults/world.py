@@ -2,10 +2,12 @@
 
 import base64
 import itertools
+import json
 import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +24,7 @@ from tests.kits.tenant import RELEASE
 from tests.simhost import Behaviour, Call, Fault, FleetSettings, Match, Phase, SimFleet, SimHost
 
 from dotmac_crds.base import API_VERSION
-from dotmac_operator.core import names
+from dotmac_operator.core import names, proxy
 
 type Object = dict[str, Any]
 
@@ -263,6 +265,24 @@ class World:
                 self.violations.append(f"volume {name} was lost")
         self._volumes = volumes
 
+    def overlaps(self) -> list[str]:
+        """Ports of the host and domains that two have."""
+
+        def look() -> list[str]:
+            engine = self.host.engine
+            ports: Counter[str] = Counter()
+            for container in engine.containers.values():
+                for bound in (container.host_config.get("PortBindings") or {}).items():
+                    ports.update(f"{place.get('HostIp')}:{place.get('HostPort')}/{bound[0]}" for place in bound[1])
+            config = proxy.parse((engine.read(engine.get(names.PROXY_CONTAINER), proxy.AUTOSAVE) or b"").decode())
+            return [
+                *(f"port {port} is taken twice" for port, times in ports.items() if times > 1),
+                *(f"domain {host} is taken twice" for host, times in routes(config).items() if times > 1),
+            ]
+
+        found: list[str] = self.lab.fleet.call(look)
+        return found
+
     def secrets(self) -> set[str]:
         """Every secret value that must not be seen anywhere."""
         found = {line for line in self.lab.fleet.private_key.splitlines() if len(line) > 40}
@@ -279,7 +299,34 @@ class World:
             yield "the log", operator.text()
         for plural in ("instances", "servers"):
             yield f"the status of {plural}", self.client.get(self._path(plural)).text
+        yield "names, labels and arguments of containers", self.lab.fleet.call(self._shown)
         yield "Events", self.client.get(self._path("events", group="/api/v1")).text
+
+    def _shown(self) -> str:
+        """What everybody on the host sees of its containers."""
+        told = [
+            (c.name, c.body.get("Labels"), c.body.get("Entrypoint"), c.body.get("Cmd"), c.body.get("Healthcheck"))
+            for c in self.host.engine.containers.values()
+        ]
+        return json.dumps(told)
+
+
+def routes(config: Any) -> Counter[str]:
+    """Host names that the proxy serves, each as often as it is there."""
+    found: Counter[str] = Counter()
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            for match in value.get("match", ()) if isinstance(value.get("match"), list) else ():
+                found.update(match.get("host", ()) if isinstance(match, dict) else ())
+            for part in value.values():
+                walk(part)
+        elif isinstance(value, list):
+            for part in value:
+                walk(part)
+
+    walk(config)
+    return found
 
 
 def _true(obj: Object | None, type_: str) -> bool:
