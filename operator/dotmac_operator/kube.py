@@ -4,6 +4,7 @@ import base64
 import binascii
 import functools
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -48,6 +49,12 @@ def connect(pool_size: int = 32) -> client.ApiClient:
             raise NoCluster(message) from None
     configuration.connection_pool_maxsize = pool_size
     return client.ApiClient(configuration)
+
+
+def service_url() -> str:
+    """The API as the kubelet tells a pod where it is; "" outside of one."""
+    host, port = os.environ.get("KUBERNETES_SERVICE_HOST", ""), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    return f"https://{f'[{host}]' if ':' in host else host}:{port}" if host else ""
 
 
 def current_namespace() -> str:

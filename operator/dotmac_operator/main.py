@@ -194,5 +194,6 @@ def _login(registry: kopf.OperatorRegistry) -> None:
         with contextlib.suppress(kopf.LoginError):
             found = kopf.login_with_service_account(**kwargs)
             if found is not None:
-                return found
+                # Kopf takes the cluster's DNS name, which needs DNS to be up before anything is seen.
+                return replace(found, server=kube.service_url() or found.server)
         return kopf.login_via_client(**kwargs)

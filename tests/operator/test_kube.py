@@ -6,6 +6,7 @@ import pytest
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+from dotmac_operator import kube
 from dotmac_operator.kube import KubeCluster
 from dotmac_operator.reconcile.ports import ClusterError, Gone, ObjectRef
 
@@ -42,3 +43,23 @@ def test_a_conflict_with_a_namesake_is_the_end_of_the_object(
 ) -> None:
     with pytest.raises(Gone):
         refusing(monkeypatch, found).apply_status(REF, {})
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "url"),
+    [
+        ("10.96.0.1", "443", "https://10.96.0.1:443"),
+        ("fd00::1", "6443", "https://[fd00::1]:6443"),
+        ("10.96.0.1", None, "https://10.96.0.1:443"),
+        ("", "443", ""),
+    ],
+)
+def test_the_watches_use_the_address_that_the_kubelet_tells(
+    monkeypatch: pytest.MonkeyPatch, host: str, port: str | None, url: str
+) -> None:
+    for name, value in (("KUBERNETES_SERVICE_HOST", host), ("KUBERNETES_SERVICE_PORT", port)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    assert kube.service_url() == url
