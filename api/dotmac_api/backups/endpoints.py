@@ -105,3 +105,15 @@ async def get_restore(
     found = await service.find_restore(session, row, restore_id)
     set_etag(response, etag_of(found.resource_version))
     return RestoreRead.of(found)
+
+
+@router.delete("/{instance_id}/restores/{restore_id}", status_code=status.HTTP_202_ACCEPTED)
+async def delete_restore(
+    write: Deleting, session: DatabaseSession, facade: FacadeDep, note: Note, restore_id: uuid.UUID, response: Response
+) -> RestoreRead:
+    """Gives up one that waits. One that runs comes to its end first: half of the data would be in place."""
+    found = await service.find_restore(session, write.row, restore_id)
+    note.on("restores", restore_id, write.row.org_code)
+    gone = await service.delete_restore(facade.fleet.gateway, found, write.writer.intent)
+    set_etag(response, etag_of(gone.resource_version))
+    return RestoreRead.of(gone)

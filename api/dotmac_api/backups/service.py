@@ -110,10 +110,8 @@ async def delete_backup(session: AsyncSession, gateway: Gateway, row: BackupRow,
     """Raises Conflict while an instance is restored from it."""
     if await _restoring(session, RestoreRow.backup_id == row.backup_id):
         raise Conflict("an instance is restored from it just now; wait for its end", code="restore_running")
-    target = Target(BACKUP, row.name, row.namespace, str(row.backup_id))
-    with refusals(FIELD_NAMES, intent):
-        gone = await gateway.delete(target, intent)
-    return BackupRow(**project({**gone, "kind": BACKUP.name}), instance_id=row.instance_id)
+    gone = await _delete(gateway, Target(BACKUP, row.name, row.namespace, str(row.backup_id)), intent)
+    return BackupRow(**project(gone), instance_id=row.instance_id)
 
 
 async def restore(
@@ -126,10 +124,22 @@ async def restore(
     if backup.deletion_requested_at is not None:
         raise Conflict("the backup is being deleted; choose another one", code="being_deleted")
     if await _restoring(session, RestoreRow.instance_id == instance.instance_id):
-        raise Conflict("another restore of the instance has not ended; see GET .../restores", code="restore_running")
+        text = "another restore of the instance has not ended: see GET .../restores; one that waits can be deleted"
+        raise Conflict(text, code="restore_running")
     spec = {"instanceRef": {"name": instance.name}, "backupRef": {"name": backup.name}}
     made = await _create(gateway, Target(RESTORE, _name(instance, "restore"), instance.namespace), spec, intent)
     return RestoreRow(**project(made), instance_id=instance.instance_id, backup_id=backup.backup_id)
+
+
+async def delete_restore(gateway: Gateway, row: RestoreRow, intent: Intent) -> RestoreRow:
+    """One that waits is given up; the operator brings one that runs to its end first."""
+    gone = await _delete(gateway, Target(RESTORE, row.name, row.namespace, str(row.restore_id)), intent)
+    return RestoreRow(**project(gone), instance_id=row.instance_id, backup_id=row.backup_id)
+
+
+async def _delete(gateway: Gateway, target: Target, intent: Intent) -> Object:
+    with refusals(FIELD_NAMES, intent):
+        return {**await gateway.delete(target, intent), "kind": target.kind.name}
 
 
 async def _create(gateway: Gateway, target: Target, spec: dict[str, Any], intent: Intent) -> Object:

@@ -59,7 +59,7 @@ PERMISSIONS: tuple[PermissionSpec, ...] = (
     PermissionSpec("instances:delete", "delete instances"),
     PermissionSpec("backups:read", "list backups and restores", _READERS),
     PermissionSpec("backups:write", "take backups, restore and clone", ("operator",)),
-    PermissionSpec("backups:delete", "delete backups with their files"),
+    PermissionSpec("backups:delete", "delete backups with their files, and restores"),
     PermissionSpec("catalog:read", "list releases and plans", _READERS),
     PermissionSpec("webhooks:read", "list webhooks and their deliveries", ("operator", "auditor")),
     PermissionSpec("webhooks:write", "create and change webhooks, replay deliveries", ("operator",)),

@@ -188,6 +188,10 @@ async def test_a_backup_is_restored_once_it_is_complete_and_one_at_a_time(
     assert failed["message"] == ended["message"] and failed["finished_at"] == END and failed["step"] is None
 
     again = await post(ready, f"{path}/restore")
+    await refused(ready, "POST", f"{path}/restore", 409, "restore_running")
+    assert (await ready.delete(f"/api/v1/instances/{uid}/restores/{again['restore_id']}")).status_code == 202
+    await until(lambda: _gone(ready, f"{uid}/restores/{again['restore_id']}"))
+    again = await post(ready, f"{path}/restore")
     listed = (await ready.get(f"/api/v1/instances/{uid}/restores", params={"order_by": "name"})).json()
     assert {r["restore_id"] for r in listed["items"]} == {told["restore_id"], again["restore_id"]}
     only = (await ready.get(f"/api/v1/instances/{uid}/restores", params={"status": "failed"})).json()
@@ -207,7 +211,8 @@ async def test_only_an_administrator_deletes_a_backup(
     path = f"{uid}/backups/{done['backup_id']}"
     objects.merge("Backup", done["name"], {"metadata": {"finalizers": ["platform.dotmac.io/teardown"]}})
     async with signed_in(app, await accounts.make("operator")) as operator:
-        await refused(operator, "DELETE", path, 403, "forbidden")
+        for deleted in (path, f"{uid}/restores/{uuid.uuid4()}"):
+            await refused(operator, "DELETE", deleted, 403, "forbidden")
         assert (await operator.get(f"/api/v1/instances/{path}")).status_code == 200
         assert (await post(operator, f"{uid}/backups"))["status"] == "pending"
     for role in ("support", "auditor"):
@@ -224,11 +229,7 @@ async def test_only_an_administrator_deletes_a_backup(
     assert going["status"] == "completed", "its files are there until the operator has removed them"
     await refused(ready, "POST", f"{path}/restore", 409, "being_deleted")
     objects.merge("Backup", done["name"], {"metadata": {"finalizers": None}})
-
-    async def gone() -> bool:
-        return (await ready.get(f"/api/v1/instances/{path}")).status_code == 404
-
-    await until(gone)
+    await until(lambda: _gone(ready, path))
     history = (await ready.get(f"/api/v1/instances/{uid}/events", params={"event": "backup.deleted"})).json()
     assert [e["name"] for e in history["items"]] == [done["name"]]
 
@@ -370,3 +371,7 @@ async def test_history_names_the_organisation_so_that_webhooks_know_whom_to_tell
     assert tuple(created)[:3] == ("backup.created", "ACME", "pending")
     assert tuple(completed)[:3] == ("backup.completed", "ACME", "completed")
     assert completed.at == row.finished_at == datetime(2026, 11, 22, 10, 0, 7, tzinfo=UTC) and row.started_at
+
+
+async def _gone(client: httpx.AsyncClient, path: str) -> bool:
+    return (await client.get(f"/api/v1/instances/{path}")).status_code == 404
