@@ -1,17 +1,18 @@
 """Bases of request and response bodies, and the shape of lists."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from dotmac_api.errors import ErrorDetail, Invalid
+from dotmac_api.errors import Invalid
 
 # The largest offset that fits PostgreSQL's bigint with room to spare; more is a client's mistake.
 MAX_OFFSET = 2**31 - 1
@@ -21,6 +22,21 @@ class Body(BaseModel):
     """A request body: unknown fields are refused, strings are stripped at both ends."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    @field_validator("*")
+    @classmethod
+    def _storable_text(cls, value: Any) -> Any:
+        if _holds_nul(value):
+            raise ValueError("must not hold the character NUL (U+0000), which the database cannot store")
+        return value
+
+
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, dict):
+        return any(_holds_nul(part) for pair in value.items() for part in pair)
+    return isinstance(value, list | tuple) and any(_holds_nul(part) for part in value)
 
 
 class Row(BaseModel):
@@ -47,6 +63,23 @@ def page_of[M, R](found: tuple[Sequence[M], int], page: "Slice", read: Callable[
     """The answer of a list: rows and their total, as `paginate` gives them, each as `read` makes it."""
     rows, count = found
     return Page(items=[read(row) for row in rows], count=count, limit=page.limit, offset=page.offset)
+
+
+def page_of_list[R](rows: Sequence[R], page: "Slice", *orderable: str) -> Page[R]:
+    """The answer of a list that is no table: in its own order unless one of the attributes `orderable` is asked for.
+
+    Raises Invalid for another `order_by`.
+    """
+    if page.order_by is not None:
+        if page.order_by not in orderable:
+            raise unknown_order(orderable)
+        rows = sorted(rows, key=attrgetter(page.order_by), reverse=page.order_dir == "desc")
+    part = rows[page.offset : page.offset + page.limit]
+    return Page(items=part, count=len(rows), limit=page.limit, offset=page.offset)
+
+
+def unknown_order(orderable: Iterable[str]) -> Invalid:
+    return Invalid.field("query.order_by", f"must be one of {', '.join(orderable)}")
 
 
 class Slice(BaseModel):
@@ -112,9 +145,7 @@ async def paginate[M](
     its last entry must be unique, to keep pages stable. Raises Invalid for another `order_by`."""
     name = page.order_by or next(iter(orderable))
     if name not in orderable:
-        known = ", ".join(orderable)
-        detail = ErrorDetail(field="query.order_by", message=f"must be one of {known}", type="enum")
-        raise Invalid(f"order_by: must be one of {known}", details=[detail])
+        raise unknown_order(orderable)
     columns = [orderable[name], list(orderable.values())[-1]]
     ordering = [column.asc() if page.order_dir == "asc" else column.desc() for column in dict.fromkeys(columns)]
     # The total comes with the rows, in one trip; only a slice beyond the end has no row to bring it.

@@ -11,8 +11,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from tests.api.conftest import Accounts, connect, signed_in
+from tests.kits.resources import instance, server
 
 from dotmac_api.access import guards
+from dotmac_api.facade import Facade
+from dotmac_api.mirror.models import InstanceRow, ServerRow
+from dotmac_api.mirror.projection import project
 
 pytestmark = pytest.mark.services
 
@@ -127,6 +131,147 @@ async def test_settings_and_my_account_have_versions_too(admin: httpx.AsyncClien
     changed = await admin.patch(me, json={"phone": "1"}, headers={"If-Match": old})
     assert changed.status_code == 200 and changed.headers["etag"] != old
     assert (await admin.patch(me, json={"phone": "2"}, headers={"If-Match": old})).status_code == 412
+
+
+@pytest.fixture
+async def nested(admin: httpx.AsyncClient, facade: Facade) -> dict[str, str]:
+    """Name in a path -> what is there, so that the lists below it can be asked for."""
+    stamp = {"namespace": "default", "resourceVersion": "1", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    found = {"domain": "auth"}
+    async with facade.sessions.begin() as session:
+        for name, row, made in (("server_id", ServerRow, server()), ("instance_id", InstanceRow, instance())):
+            found[name] = str(uuid.uuid4())
+            obj = {**made, "metadata": made["metadata"] | stamp | {"uid": found[name]}}
+            session.add(row(**project(obj), mirrored_at=datetime.now(UTC)))
+    hook = await admin.post("/api/v1/webhooks", json={"url": "https://hooks.example.org/x"})
+    return found | {"webhook_id": hook.json()["id"]}
+
+
+def _lists(document: dict[str, Any]) -> Iterator[str]:
+    """The paths of operations that answer a page."""
+    for path, operations in document["paths"].items():
+        schema = operations.get("get", {}).get("responses", {}).get("200", {}).get("content", {})
+        reference = schema.get("application/json", {}).get("schema", {}).get("$ref", "")
+        if "/Page_" in reference:
+            yield path
+
+
+async def test_every_list_has_the_shape_and_the_bounds_that_clients_expect(
+    app: FastAPI, admin: httpx.AsyncClient, nested: dict[str, str]
+) -> None:
+    paths = [path.format(**nested) for path in _lists(app.openapi())]
+    assert len(paths) >= 20
+    wrong = ["limit=0", "limit=101", "limit=-1", "limit=x", "offset=-1", f"offset={2**63}", "order_dir=up"]
+    for path in paths:
+        answer = await admin.get(path)
+        assert answer.status_code == 200, (path, answer.text)
+        page = answer.json()
+        assert list(page) == ["items", "count", "limit", "offset"], path
+        assert (page["limit"], page["offset"]) == (25, 0) and page["count"] >= len(page["items"]), path
+        assert (await admin.get(path, params={"limit": 100, "offset": 7})).json()["offset"] == 7, path
+        for query in (*wrong, "order_by=nothing"):
+            refused = await admin.get(f"{path}?{query}")
+            told = refused.json()
+            assert (refused.status_code, told["code"]) == (422, "validation_error"), (path, query)
+            assert told["details"][0]["field"] == f"query.{query.partition('=')[0]}", (path, query)
+
+
+async def test_the_orders_that_a_list_names_are_taken(
+    app: FastAPI, admin: httpx.AsyncClient, nested: dict[str, str]
+) -> None:
+    for path in _lists(app.openapi()):
+        path = path.format(**nested)
+        names = (await admin.get(path, params={"order_by": "-"})).json()["message"].partition("must be one of ")[2]
+        for name in names.split(", "):
+            assert (await admin.get(path, params={"order_by": name})).status_code == 200, (path, name)
+    keys = [s["key"] for s in (await admin.get("/api/v1/settings/audit?order_by=key&order_dir=desc")).json()["items"]]
+    assert keys == sorted(keys, reverse=True) and len(keys) > 3
+
+
+# What is no row of its own: my sessions are ended as a whole, or one by one, whatever happened to them since.
+UNVERSIONED = {"/api/v1/auth/me/sessions", "/api/v1/auth/me/sessions/{session_id}"}
+
+
+def test_whatever_changes_a_row_takes_if_match(built: FastAPI) -> None:
+    for path, operations in built.openapi()["paths"].items():
+        for method in operations.keys() & {"put", "patch", "delete"}:
+            names = [parameter["name"] for parameter in operations[method].get("parameters", ())]
+            assert ("If-Match" in names) == (path not in UNVERSIONED), (method, path)
+
+
+def test_every_body_refuses_what_it_does_not_know(built: FastAPI) -> None:
+    document = built.openapi()
+    schemas = document["components"]["schemas"]
+
+    def check(schema: dict[str, Any], where: str) -> None:
+        for part in (schema, *schema.get("anyOf", ()), *schema.get("allOf", ())):
+            if "$ref" in part:
+                check(schemas[part["$ref"].rpartition("/")[2]], where)
+            elif part.get("type") == "array":
+                check(part["items"], where)
+            elif part.get("type") == "object" and "properties" in part:
+                assert part.get("additionalProperties") is False, (where, part.get("title"))
+                for field in part.get("properties", {}).values():
+                    check(field, where)
+
+    bodies = 0
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            for content in operation.get("requestBody", {}).get("content", {}).values():
+                bodies += 1
+                check(content["schema"], f"{method} {path}")
+    assert bodies > 40
+
+
+async def test_a_nul_is_refused_with_its_field(admin: httpx.AsyncClient) -> None:
+    cases = [
+        ("people", {"first_name": "a\0b", "last_name": "B", "email": "a@example.org"}, "body.first_name"),
+        ("people", {"first_name": "A", "last_name": "B", "email": "a@example.org", "notes": "\0"}, "body.notes"),
+        ("rbac/roles", {"name": "listers", "description": "\0"}, "body.description"),
+        ("api-keys/generate", {"label": "x", "scopes": ["people:read\0"]}, "body.scopes"),
+    ]
+    for path, body, field in cases:
+        refused = await admin.post(f"/api/v1/{path}", json=body)
+        assert (refused.status_code, refused.json()["details"][0]["field"]) == (422, field), refused.text
+    assert (await admin.get("/api/v1/people", params={"search": "\0"})).status_code == 422
+
+
+async def test_nobody_opens_a_session_but_by_signing_in(app: FastAPI, admin: httpx.AsyncClient) -> None:
+    refused = await admin.post("/api/v1/sessions", json={"person_id": NOBODY})
+    assert (refused.status_code, refused.json()["code"]) == (405, "method_not_allowed")
+    assert "/api/v1/auth/login" in refused.json()["message"] and refused.headers["allow"] == "GET"
+    assert "post" not in app.openapi()["paths"]["/api/v1/sessions"]
+
+
+HOSTILE = {
+    "broken": b"{",
+    "deep": b"[" * 100_000,
+    "deep objects": b'{"a":' * 50_000,
+    "a huge number": b'{"first_name": ' + b"9" * 5_000 + b"}",
+    "no UTF-8": b'{"first_name": "\xff"}',
+    "half a character": b'{"first_name": "\\ud800"}',
+    "not a number": b'{"first_name": NaN}',
+    "a list": b"[]",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain", "multipart/form-data", ""])
+async def test_a_body_that_is_none_is_refused_in_the_one_shape(admin: httpx.AsyncClient, content_type: str) -> None:
+    for name, content in HOSTILE.items():
+        answer = await admin.post("/api/v1/people", content=content, headers={"Content-Type": content_type})
+        assert answer.status_code in (400, 422), (name, answer.text)
+        assert set(answer.json()) == {"code", "message", "details"}, name
+        assert answer.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize(
+    "forged", ["x" * 10_000, "abc", "<script>alert(1)", "a b c d e", "\u00e9" * 10, "abcdefgh\u0085"]
+)
+async def test_a_hostile_request_id_is_replaced(client: httpx.AsyncClient, forged: str) -> None:
+    for path in ("/health", "/nowhere", "/api/v1/people"):
+        answer = await client.get(path, headers={b"X-Request-ID": forged.encode("latin-1")})
+        assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-ID"]), path
 
 
 def test_the_document_tells_what_an_operation_can_answer(built: FastAPI) -> None:

@@ -153,6 +153,9 @@ async def test_a_secret_setting_is_encrypted_masked_and_rotated(
     answer = await admin.put(path, json={"value": "hunter2hunter2"})
     assert answer.json()["value"] == "***"
     assert (await admin.get(path)).json()["value"] == "***"
+    await admin.put(path, json={"value": " spaces count "})
+    assert await facade.domains.text("notifications", "smtp_password") == " spaces count "
+    assert (await admin.put(path, json={"value": "hunter2hunter2"})).status_code == 200
     assert (await admin.put(path, json={"value": "***"})).status_code == 422
     assert await facade.domains.text("notifications", "smtp_password") == "hunter2hunter2"
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Response
 
 from dotmac_api.access import require
 from dotmac_api.audit.trail import Note
@@ -14,7 +14,7 @@ from dotmac_api.domains.specs import DOMAINS, SPECS
 from dotmac_api.errors import NotFound
 from dotmac_api.etag import check_if_match, set_etag
 from dotmac_api.principal import Principal
-from dotmac_api.schemas import MAX_OFFSET, Page
+from dotmac_api.schemas import ListSlice, Page, page_of_list
 
 router = APIRouter(prefix="/settings", tags=["settings"])
 
@@ -28,16 +28,16 @@ async def list_settings(
     facade: FacadeDep,
     session: DatabaseSession,
     domain: Name,
-    offset: Annotated[int, Query(ge=0, le=MAX_OFFSET)] = 0,
-    limit: Annotated[int, Query(ge=1, le=100)] = 25,
+    page: ListSlice,
 ) -> Page[SettingRead]:
-    """The settings of a domain, in the order of `key`."""
+    """The settings of a domain, in the order of `key` unless asked otherwise."""
     if domain not in DOMAINS:
         raise NotFound(f"there is no domain {domain!r}; there are {', '.join(DOMAINS)}")
     specs = sorted((s for s in SPECS if s.domain == domain), key=lambda s: s.key)
+    part = page_of_list(specs, page, "key")
     stored = await service.changed_at(session, domain)
-    items = [await service.read_setting(facade, s, stored.get(s.key)) for s in specs[offset : offset + limit]]
-    return Page(items=items, count=len(specs), limit=limit, offset=offset)
+    items = [await service.read_setting(facade, s, stored.get(s.key)) for s in part.items]
+    return Page(items=items, count=part.count, limit=page.limit, offset=page.offset)
 
 
 @router.get("/{domain}/{key}")

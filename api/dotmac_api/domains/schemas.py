@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field, StrictBool, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from dotmac_api.domains.specs import Kind
 from dotmac_api.domains.store import Source
@@ -14,6 +14,10 @@ SettingValue = StrictBool | StrictInt | Text | Annotated[list[Text], Field(max_l
 
 
 class SettingWrite(Body):
+    """Nothing is stripped: a password may begin or end with a space."""
+
+    model_config = ConfigDict(str_strip_whitespace=False)
+
     value: SettingValue
 
 

@@ -101,12 +101,11 @@ async def write_setting(
     if spec.secret and value == MASK:
         raise Invalid.field("body.value", "is the mask that reading shows; send the secret itself")
     try:
-        checked: Any = spec.check(value)
+        checked = spec.check(value)
     except ValueRefused as error:
         raise Invalid.field("body.value", str(error)) from None
-    if spec.secret:
-        checked = facade.vault.encrypt(checked)
-    row = {"domain": spec.domain, "key": spec.key, "value": checked, "is_secret": spec.secret}
+    stored = facade.vault.encrypt(str(checked)) if spec.secret else checked
+    row: dict[str, Any] = {"domain": spec.domain, "key": spec.key, "value": stored, "is_secret": spec.secret}
     row["updated_by"] = principal.person_id
     statement = insert(DomainSetting).values(row)
     changes = {name: statement.excluded[name] for name in ("value", "is_secret", "updated_by")}
@@ -118,7 +117,7 @@ async def write_setting(
         facade.domains.forget()
 
     after_commit(session, forget)
-    return _shown(spec, value)
+    return _shown(spec, checked)
 
 
 async def rotate_secrets(session: AsyncSession, vault: Vault) -> int:

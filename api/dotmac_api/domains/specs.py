@@ -60,6 +60,8 @@ class SettingSpec:
     def _text(self, value: object, longest: int) -> str:
         if not isinstance(value, str) or len(value) > longest or "\x00" in value:
             raise ValueRefused(f"must be a text of at most {longest} characters")
+        if not self.secret:
+            value = value.strip()
         if self.choices and value not in self.choices:
             raise ValueRefused(f"must be one of {', '.join(self.choices)}")
         if self.pattern and not re.fullmatch(self.pattern, value):

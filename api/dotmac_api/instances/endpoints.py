@@ -34,7 +34,7 @@ from dotmac_api.instances.schemas import (
 from dotmac_api.instances.writer import Defaults, InstanceWriter, wire_domain
 from dotmac_api.instances.writing import Changing, Deploying, Readable, Reader, Write, answer, writing
 from dotmac_api.principal import Principal
-from dotmac_api.schemas import ListQuery, ListSlice, Page, Slice, page_of
+from dotmac_api.schemas import ListQuery, ListSlice, Page, Slice, page_of, page_of_list
 from dotmac_crds.base import SUBDOMAIN
 
 router = APIRouter(prefix="/instances", tags=["instances"])
@@ -227,8 +227,7 @@ async def deactivate_module(write: Changing, name: FlagKey, response: Response) 
 async def list_domains(row: Readable, page: ListSlice) -> Page[DomainRead]:
     """The names that the instance asks for, in their order: the first one is its main one."""
     found = [DomainRead(host=d["host"], tls=d.get("tls")) for d in row.spec.get("domains") or []]
-    part = found[page.offset : page.offset + page.limit]
-    return Page(items=part, count=len(found), limit=page.limit, offset=page.offset)
+    return page_of_list(found, page, "host")
 
 
 @router.post("/{instance_id}/domains", status_code=status.HTTP_202_ACCEPTED)

@@ -12,7 +12,7 @@ from dotmac_api.instances.schemas import InstanceRead, TagChange, TagKey
 from dotmac_api.instances.windows import WindowBody, WindowRead
 from dotmac_api.instances.writing import Changing, Deploying, Readable, Write, answer, writing
 from dotmac_api.mirror.models import PlanRow
-from dotmac_api.schemas import ListSlice, Page
+from dotmac_api.schemas import ListSlice, Page, page_of_list
 
 router = APIRouter(prefix="/instances", tags=["instances"])
 
@@ -61,8 +61,7 @@ async def list_windows(row: Readable, session: DatabaseSession, page: ListSlice)
         plan = select(PlanRow).where(PlanRow.name == row.plan_id, PlanRow.deleted_at.is_(None))
         defaults = ((await session.scalars(plan)).first() or PlanRow(spec={})).spec.get("defaults") or {}
         found = [WindowRead.of(window, inherited=True) for window in defaults.get("maintenanceWindows") or []]
-    part = found[page.offset : page.offset + page.limit]
-    return Page(items=part, count=len(found), limit=page.limit, offset=page.offset)
+    return page_of_list(found, page, "start", "duration")
 
 
 @router.post("/{instance_id}/maintenance-windows", status_code=status.HTTP_202_ACCEPTED)

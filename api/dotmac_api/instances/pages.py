@@ -15,10 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_api.batch import Batch
 from dotmac_api.database import Sessions
-from dotmac_api.errors import Invalid
 from dotmac_api.instances.schemas import InstanceRead
 from dotmac_api.mirror.models import InstanceRow
-from dotmac_api.schemas import Orderable, Slice
+from dotmac_api.schemas import Orderable, Slice, unknown_order
 
 KEPT_PAGES = 512
 KEPT_ROWS = 10_000
@@ -46,7 +45,7 @@ class InstancePages:
         """
         column = orderable.get(page.order_by or next(iter(orderable)))
         if column is None:
-            raise Invalid.field("query.order_by", f"must be one of {', '.join(orderable)}")
+            raise unknown_order(orderable)
         newest = await self._newest.ask(None)
         key = (subject, column.key, page.order_dir, page.offset, page.limit)
         kept = self._pages.get(key)

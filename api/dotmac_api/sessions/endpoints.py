@@ -9,6 +9,7 @@ from dotmac_api.access import require
 from dotmac_api.auth.models import AuthSession
 from dotmac_api.database import DatabaseSession
 from dotmac_api.deps import FacadeDep
+from dotmac_api.errors import NotAllowed
 from dotmac_api.etag import ShownDep, VersionsDep
 from dotmac_api.principal import Principal
 from dotmac_api.schemas import ListSlice, Page, page_of
@@ -33,6 +34,15 @@ async def list_sessions(
 ) -> Page[SessionRead]:
     found = await service.list_sessions(session, principal, page, person_id=person_id, status=status)
     return page_of(found, page, _read)
+
+
+@router.post("", include_in_schema=False)
+async def create_session(_principal: Annotated[Principal, require("sessions:write", admin=True)]) -> None:
+    """Nobody opens a session for somebody else: it would be a sign-in without its factors."""
+    raise NotAllowed(
+        "a session is opened by signing in: POST /api/v1/auth/login; for a program, POST /api/v1/api-keys",
+        headers={"Allow": "GET"},
+    )
 
 
 @router.get("/{session_id}")

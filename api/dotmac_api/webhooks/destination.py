@@ -4,9 +4,11 @@ The addresses are checked in the resolver that the connection itself uses, so a 
 the check and to another for the connection (DNS rebinding).
 """
 
+import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -18,6 +20,10 @@ type Address = IPv4Address | IPv6Address
 MAX_URL = 2000
 # They carry an IPv4 address inside: NAT64 (RFC 6052, 8215), 6to4 (RFC 3056), Teredo (RFC 4380).
 _TRANSLATED = tuple(ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
+# Not for the public either, although ipaddress calls some of them global: IETF protocol assignments (RFC 6890), the
+# relays of 6to4 (RFC 7526), site-local (RFC 3879).
+_RESERVED = tuple(ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "fec0::/10"))
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
 class DestinationRefused(ValueError):
@@ -34,7 +40,7 @@ def allowed(address: Address, networks: Sequence[Network]) -> bool:
     plain: Address = mapped or address
     if any(plain.version == network.version and plain in network for network in networks):
         return True
-    if plain.version == 6 and any(plain in network for network in _TRANSLATED):
+    if any(plain.version == network.version and plain in network for network in (*_TRANSLATED, *_RESERVED)):
         return False
     return plain.is_global and not plain.is_multicast and not plain.is_reserved
 
@@ -57,18 +63,34 @@ def check_url(url: str, networks: Sequence[Network]) -> None:
     literal = literal_address(host)
     if literal is not None and not allowed(literal, networks):
         raise DestinationRefused(_refusal(host))
+    if literal is None and not _NAME.fullmatch(host):
+        raise DestinationRefused(f"{host!r} is no name of a host")
 
 
 def literal_address(host: str) -> Address | None:
-    """The address that `host` is written as, also in the old forms (`127.1`, `0x7f000001`) that resolvers accept."""
+    """The address that `host` is written as, also in the old forms (`127.1`, `0x7f000001`, `127.0.0.1.`) that
+    resolvers accept.
+    """
     try:
         return ip_address(host.strip("[]"))
     except ValueError:
         pass
     try:
-        return IPv4Address(socket.inet_aton(host))
+        return IPv4Address(socket.inet_aton(host.removesuffix(".")))
     except OSError:
         return None
+
+
+def guarded_socket(networks: Sequence[Network]) -> Callable[[tuple[Any, ...]], socket.socket]:
+    """Makes the sockets of connections, and none to an address that must not be called, however it was come by."""
+
+    def make(address: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, where = address
+        if not allowed(ip_address(str(where[0]).split("%")[0]), networks):
+            raise PrivateAddress(_refusal(str(where[0])))
+        return socket.socket(family, kind, protocol)
+
+    return make
 
 
 class PublicResolver(AbstractResolver):

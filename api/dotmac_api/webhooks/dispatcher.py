@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dotmac_api.database import Sessions
 from dotmac_api.mirror.models import TransitionRow
 from dotmac_api.vault import EncryptionKeyMissing, Undecryptable, Vault
-from dotmac_api.webhooks.destination import DestinationRefused, Network, PublicResolver, check_url
+from dotmac_api.webhooks.destination import DestinationRefused, Network, PublicResolver, check_url, guarded_socket
 from dotmac_api.webhooks.models import DEAD, DELIVERED, PENDING, DeliveryRow, WebhookRow
 from dotmac_api.webhooks.signature import HEADER, sign
 
@@ -122,7 +122,12 @@ class Dispatcher:
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[aiohttp.ClientSession]:
-        connector = aiohttp.TCPConnector(resolver=PublicResolver(self._networks), use_dns_cache=False, force_close=True)
+        connector = aiohttp.TCPConnector(
+            resolver=PublicResolver(self._networks),
+            socket_factory=guarded_socket(self._networks),
+            use_dns_cache=False,
+            force_close=True,
+        )
         timeout = aiohttp.ClientTimeout(total=TIMEOUT)
         jar = aiohttp.DummyCookieJar()
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar) as session:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from dotmac_api.errors import Conflict, Invalid, NotFound
 from dotmac_api.mirror.models import TransitionRow
 from dotmac_api.principal import Principal
-from dotmac_api.schemas import Orderable, Slice, paginate
+from dotmac_api.schemas import Orderable, Slice, paginate, unknown_order
 from dotmac_api.vault import Vault
 from dotmac_api.webhooks.destination import DestinationRefused, Network, check_url
 from dotmac_api.webhooks.models import PENDING, DeliveryRow, WebhookRow
@@ -98,7 +98,7 @@ async def list_deliveries(
     if state is not None:
         where.append(DeliveryRow.state == state)
     if page.order_by not in (None, "sequence"):
-        raise Invalid.field("query.order_by", "must be sequence")
+        raise unknown_order(["sequence"])
     count = await session.scalar(select(func.count()).select_from(DeliveryRow).where(*where)) or 0
     order = DeliveryRow.transition_id.asc() if page.order_dir == "asc" else DeliveryRow.transition_id.desc()
     query = (

@@ -6,8 +6,9 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
-from typing import Any
+from typing import Any, get_args
 
+import aiohttp
 import httpx
 import psycopg
 import pytest
@@ -18,8 +19,17 @@ from tests.kits.mirrored import Objects, until
 from tests.kits.resources import condition, instance, server
 
 from dotmac_api.facade import Facade
+from dotmac_api.mirror.transitions import EVENTS
 from dotmac_api.settings import Settings
-from dotmac_api.webhooks.destination import DestinationRefused, PrivateAddress, PublicResolver, allowed, check_url
+from dotmac_api.webhooks.destination import (
+    DestinationRefused,
+    PrivateAddress,
+    PublicResolver,
+    allowed,
+    check_url,
+    guarded_socket,
+)
+from dotmac_api.webhooks.schemas import Event, WebhookCreate
 from dotmac_api.webhooks.signature import verify
 
 pytestmark = pytest.mark.services
@@ -192,7 +202,9 @@ async def test_limits_of_a_subscription(
         "http://[64:ff9b::a00:1]/", "http://[2002:a00:1::]/", "http://[fd00::1]/", "http://0.0.0.0/",
         "http://224.0.0.1/", "ftp://example.org/", "file:///etc/passwd", "https://u:p@example.org/",
         "https://example.org/#x", "https://exam ple.org/", "https://ex\u00e4mple.org/", "https:///x", "https://a:0/",
-        "http://[::1", "gopher://x",
+        "http://[::1", "gopher://x", "http://127.0.0.1./", "http://2130706433./", "http://%31%32%37.0.0.1/",
+        "http://127.0.0.1%00.example.org/", "http://[fec0::1]/", "http://192.0.0.8/", "http://192.88.99.1/",
+        "http://[::127.0.0.1]/", "http://[fe80::1%25eth0]/", "http://1.1.1.1\\@127.0.0.1/", "http://a..b/",
     ],
 )  # fmt: skip
 def test_urls_that_are_refused(url: str) -> None:
@@ -231,3 +243,21 @@ async def test_a_private_receiver_is_never_reached(
     await until(refused)
     await asyncio.sleep(0.05)
     assert receiver.received == []
+
+
+async def test_an_address_that_no_resolver_saw_is_not_connected_to(receiver: Receiver) -> None:
+    port = receiver.url.rpartition(":")[2]
+    for networks, reached in (((), False), ((ip_network("127.0.0.0/8"),), True)):
+        connector = aiohttp.TCPConnector(resolver=PublicResolver(networks), socket_factory=guarded_socket(networks))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            try:
+                async with session.post(f"http://127.0.0.1:{port}/") as answer:
+                    assert answer.status == 200
+            except aiohttp.ClientConnectorError as refusal:
+                assert "not a public address" in str(refusal.os_error)
+        assert bool(receiver.received) == reached
+
+
+def test_every_event_can_be_subscribed_to() -> None:
+    assert set(get_args(Event)) == set(EVENTS)
+    assert WebhookCreate(url="https://example.org/", events=list(get_args(Event))).events == list(get_args(Event))
