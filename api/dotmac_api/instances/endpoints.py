@@ -33,6 +33,7 @@ from dotmac_api.instances.schemas import (
 )
 from dotmac_api.instances.writer import Defaults, InstanceWriter, wire_domain
 from dotmac_api.instances.writing import Changing, Deploying, Readable, Reader, Write, answer, writing
+from dotmac_api.mirror.transitions import InstanceEvent
 from dotmac_api.principal import Principal
 from dotmac_api.schemas import ListQuery, ListSlice, Page, Slice, page_of, page_of_list
 from dotmac_crds.base import SUBDOMAIN
@@ -42,27 +43,6 @@ router = APIRouter(prefix="/instances", tags=["instances"])
 Name = Annotated[str | None, Field(max_length=253, pattern=r"^[^\x00]*$")]
 FlagKey = Annotated[str, UrlPath(min_length=1, max_length=63, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*$")]
 Host = Annotated[str, UrlPath(min_length=1, max_length=253, pattern=SUBDOMAIN)]
-EventName = Literal[
-    "instance.created",
-    "instance.deleted",
-    "instance.status_changed",
-    "instance.release_changed",
-    "instance.condition_changed",
-    "instance.step_changed",
-    "instance.drift_repaired",
-    "instance.trial_expired",
-    "instance.certificate_expiring",
-    "backup.created",
-    "backup.started",
-    "backup.completed",
-    "backup.failed",
-    "backup.deleted",
-    "restore.created",
-    "restore.started",
-    "restore.completed",
-    "restore.failed",
-    "restore.deleted",
-]
 
 
 class InstanceQuery(Slice):
@@ -197,7 +177,7 @@ async def get_drift(row: Readable) -> DriftRead:
 
 @router.get("/{instance_id}/events")
 async def list_events(
-    row: Readable, session: DatabaseSession, page: ListSlice, event: EventName | None = None
+    row: Readable, session: DatabaseSession, page: ListSlice, event: InstanceEvent | None = None
 ) -> Page[TransitionRead]:
     """What changed on it, as history: conditions, steps, releases, repairs. Newest first unless asked otherwise."""
     return page_of(await service.list_events(session, row, page, event), page, TransitionRead.of)

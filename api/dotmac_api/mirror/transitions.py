@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 from dotmac_api.mirror.projection import Row, optional_time
 
-EVENTS = (
+InstanceEvent = Literal[
     "instance.created",
     "instance.deleted",
     "instance.status_changed",
@@ -17,8 +17,6 @@ EVENTS = (
     "instance.drift_repaired",
     "instance.trial_expired",
     "instance.certificate_expiring",
-    "server.status_changed",
-    "server.condition_changed",
     "backup.created",
     "backup.started",
     "backup.completed",
@@ -29,7 +27,11 @@ EVENTS = (
     "restore.completed",
     "restore.failed",
     "restore.deleted",
-)
+]
+"""What the history of an instance has, with its backups and restores."""
+
+Event = Literal[InstanceEvent, "server.status_changed", "server.condition_changed"]
+EVENTS: tuple[str, ...] = get_args(Event)
 """Everything that history records and webhooks can be told."""
 
 _WATCHED = {"Instance": "instance", "Server": "server"}

@@ -8,36 +8,14 @@ from pydantic import Field, model_validator
 
 from dotmac_api.instances.schemas import OrgCode
 from dotmac_api.mirror.models import TransitionRow
+from dotmac_api.mirror.transitions import EVENTS, Event
 from dotmac_api.schemas import Body, Row, Timestamped
 from dotmac_api.webhooks.models import DeliveryRow
 
-Event = Literal[
-    "instance.created",
-    "instance.deleted",
-    "instance.status_changed",
-    "instance.release_changed",
-    "instance.condition_changed",
-    "instance.step_changed",
-    "instance.drift_repaired",
-    "instance.trial_expired",
-    "instance.certificate_expiring",
-    "server.status_changed",
-    "server.condition_changed",
-    "backup.created",
-    "backup.started",
-    "backup.completed",
-    "backup.failed",
-    "backup.deleted",
-    "restore.created",
-    "restore.started",
-    "restore.completed",
-    "restore.failed",
-    "restore.deleted",
-]
 Url = Annotated[str, Field(min_length=8, max_length=2000)]
 Description = Annotated[str, Field(max_length=500, pattern=r"^[^\x00]*$")]
 Secret = Annotated[str, Field(min_length=24, max_length=200, pattern=r"^[\x21-\x7e]+$")]
-Events = Annotated[list[Event], Field(max_length=21, description="empty: all")]
+Events = Annotated[list[Event], Field(max_length=len(EVENTS), description="empty: all")]
 Organisations = Annotated[
     list[OrgCode] | None, Field(max_length=1000, description="org codes to be told about; null: all, and servers")
 ]

@@ -16,7 +16,7 @@ from aiohttp import web
 from fastapi import FastAPI
 from tests.api.conftest import Accounts, signed_in
 from tests.kits.mirrored import Objects, until
-from tests.kits.resources import condition, instance, server
+from tests.kits.resources import backup, condition, instance, restore, server
 
 from dotmac_api.facade import Facade
 from dotmac_api.mirror.transitions import EVENTS
@@ -112,6 +112,27 @@ async def test_a_transition_is_delivered_signed(
     with psycopg.connect(facade.settings.database_url.get_secret_value().replace("+psycopg", "")) as connection:
         stored = connection.execute("SELECT secret FROM webhooks").fetchall()[0][0]
     assert stored.startswith("enc:") and webhook["secret"] not in stored
+
+
+async def test_backups_and_restores_are_told_to_their_organisation(
+    ready: httpx.AsyncClient, objects: Objects, receiver: Receiver
+) -> None:
+    events = ["backup.completed", "backup.failed", "restore.completed", "restore.failed"]
+    await subscribe(ready, receiver.url, events=events, organisations=["ACME"])
+    for name in ("globex", "acme"):
+        objects.create(instance(name))
+        objects.create(backup(f"{name}-monday", name))
+        objects.create(restore(f"{name}-back", name, f"{name}-monday"))
+        status = {"phase": "Completed", "finishedAt": "2026-11-22T10:00:00Z"}
+        objects.merge("Backup", f"{name}-monday", {"status": status}, status=True)
+        status |= {"phase": "Failed", "message": "no space"}
+        objects.merge("Restore", f"{name}-back", {"status": status}, status=True)
+    await until(lambda: len(receiver.received) == 2)
+    told = {(b["event"], b["name"], b["subject"], b["org_code"], b["message"]) for b in receiver.bodies}
+    assert told == {
+        ("backup.completed", "acme-monday", "acme", "ACME", ""),
+        ("restore.failed", "acme-back", "acme", "ACME", "no space"),
+    }
 
 
 @pytest.mark.usefixtures("quick")
