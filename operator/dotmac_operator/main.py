@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 from collections.abc import Mapping
@@ -18,12 +19,15 @@ from dotmac_operator.handlers.routing import Routing
 from dotmac_operator.handlers.watch import Watch
 from dotmac_operator.handlers.workers import Pass, Workers
 from dotmac_operator.hosts.pool import SshHostPool, SshSettings
+from dotmac_operator.reconcile.backups import BackupReconciler
 from dotmac_operator.reconcile.catalog import CatalogReconciler
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.instance import InstanceReconciler
-from dotmac_operator.reconcile.ports import DONE, ClusterError, Meter
+from dotmac_operator.reconcile.ports import ClusterError, Meter
+from dotmac_operator.reconcile.restores import RestoreReconciler
 from dotmac_operator.reconcile.server import ServerReconciler
 from dotmac_operator.reconcile.store import Store
+from dotmac_operator.reconcile.turns import Turns
 from dotmac_operator.serving.diagnostics import Diagnostics
 from dotmac_operator.serving.fleet import FleetCollector, Leadership
 from dotmac_operator.serving.kubeapi import count_requests
@@ -160,7 +164,11 @@ def _impatient(ssh: SshSettings) -> SshSettings:
 def _passes(
     store: Store, cluster: kube.KubeCluster, hosts: Hosts, routing: Routing, workers: Workers, meter: Meter
 ) -> Mapping[str, Pass]:
-    instances = InstanceReconciler(store, cluster, hosts, lambda key: workers.wake("Server", key), meter=meter)
+    turns = Turns()
+    wake_server = functools.partial(workers.wake, "Server")
+    instances = InstanceReconciler(store, cluster, hosts, wake_server, meter=meter, turns=turns)
+    backups = BackupReconciler(instances.services, turns, workers.wake)
+    restores = RestoreReconciler(instances.services, turns, workers.wake, instances.forget)
     servers = ServerReconciler(store, cluster, hosts, routing.server_ready, meter=meter)
     catalog = CatalogReconciler(store, cluster)
     return {
@@ -168,8 +176,8 @@ def _passes(
         "Server": servers.reconcile,
         "Release": catalog.release,
         "InstanceClass": catalog.instance_class,
-        "Backup": lambda _: DONE,
-        "Restore": lambda _: DONE,
+        "Backup": backups.reconcile,
+        "Restore": restores.reconcile,
     }
 
 

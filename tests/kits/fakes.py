@@ -20,7 +20,7 @@ from tests.kits.tenant import INSTANCE, RELEASE, SERVER
 from dotmac_crds.base import API_VERSION, FINALIZER
 from dotmac_crds.kinds import KINDS
 from dotmac_local.schema import Schema
-from dotmac_operator.core import connections, names, pages, proxy
+from dotmac_operator.core import archive, connections, database, names, pages, proxy
 from dotmac_operator.core.facts import (
     ContainerFact,
     DiskFact,
@@ -43,12 +43,15 @@ from dotmac_operator.hosts.port import (
     ProbeRefused,
     Progress,
 )
+from dotmac_operator.reconcile.backups import BackupReconciler
 from dotmac_operator.reconcile.catalog import CatalogReconciler
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.instance import InstanceReconciler
 from dotmac_operator.reconcile.ports import Gone, ObjectRef, Outcome
+from dotmac_operator.reconcile.restores import RestoreReconciler
 from dotmac_operator.reconcile.server import ServerReconciler
 from dotmac_operator.reconcile.store import Store, parse
+from dotmac_operator.reconcile.turns import Turns
 
 SSH_KEY = "CANARY-private-key"
 OFFERED = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFakeHostKeyFakeHostKeyFakeHostKeyFakeHost"
@@ -99,6 +102,21 @@ class Box:
         return dict(item.split("=", 1) for item in self.body["Env"])
 
 
+_TASKS = {
+    archive.DUMP_COMMAND: "dump",
+    archive.ARCHIVE_COMMAND: "archive",
+    archive.ERASE_COMMAND: "erase",
+    archive.PREPARE_COMMAND: "prepare",
+    database.RESTORE_COMMAND: "database",
+    archive.EXCHANGE_COMMAND: "exchange",
+    archive.TIDY_COMMAND: "tidy",
+}
+
+
+def _sum(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
 class Quiet:
     """An event stream on which nothing happens; tests tell the inventory what they changed."""
 
@@ -139,6 +157,18 @@ class FakeEngine:
     """Image that last worked on the database, also in vain."""
     dumps: dict[str, str] = field(default_factory=dict)
     """File -> the schema that is in it."""
+    rows: str = ""
+    """What the application has written to the database."""
+    data: dict[str, str] = field(default_factory=dict)
+    """Volume -> what the application has written to it."""
+    saved: dict[str, str] = field(default_factory=dict)
+    """Volume for backups and path in it -> the content of a file of a Backup."""
+    beside: dict[str, str] = field(default_factory=dict)
+    """Volume -> what a Restore has unpacked in it, beside what the application uses."""
+    displaced: set[str] = field(default_factory=set)
+    """Names of databases that a Restore has displaced."""
+    ends: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    """Task of a Backup or Restore -> (exit code, log) of its next runs, in place of doing it."""
     hates: set[tuple[str, str]] = field(default_factory=set)
     """(image, schema): an application that answers 500 with this database."""
     sick: set[str] = field(default_factory=set)
@@ -313,8 +343,84 @@ class FakeEngine:
 
         self._mutate(f"start {container}", effect)
 
+    def _job(self, box: Box) -> None:
+        """A one-shot of a Backup or Restore."""
+        mounts = {m["Target"]: m for m in box.body["HostConfig"]["Mounts"]}
+        task = _TASKS[tuple(box.body["Entrypoint"])]
+        if task not in ("dump", "database"):
+            assert not box.networks, f"{task} needs no network"
+        if self.ends.get(task):
+            box.exit_code, box.log = self.ends[task].pop(0)
+            return
+        box.exit_code, box.log = getattr(self, f"_{task}")(box.env, mounts)
+
+    def _write(self, where: str, name: str, content: str) -> str:
+        self.saved[f"{where}/{name}"] = content
+        return f"dotmac-file sha256={_sum(content)} size={len(content)} name={name}\n"
+
+    def _dump(self, env: dict[str, str], mounts: dict[str, Any]) -> tuple[int, str]:
+        assert [b.state for b in self.containers_.values() if b.role == names.DATABASE].count("running") == 1
+        where = f"{mounts[env['BACKUP_DIRECTORY']]['Source']}/{env['BACKUP_PATH']}"
+        return 0, self._write(where, "database.dump", json.dumps([self.schema, self.rows]))
+
+    def _archive(self, env: dict[str, str], mounts: dict[str, Any]) -> tuple[int, str]:
+        where = f"{mounts['/dotmac/backups']['Source']}/{env['BACKUP_PATH']}"
+        log = ""
+        for volume in env["BACKUP_VOLUMES"].split():
+            mount = mounts[f"/dotmac/volumes/{volume}"]
+            assert mount["ReadOnly"], "the application's files are only read"
+            log += self._write(where, f"{volume}.tar.gz", self.data.get(mount["Source"], ""))
+        return 0, log
+
+    def _erase(self, env: dict[str, str], mounts: dict[str, Any]) -> tuple[int, str]:
+        where = f"{mounts['/dotmac/backups']['Source']}/{env['BACKUP_PATH']}/"
+        self.saved = {path: content for path, content in self.saved.items() if not path.startswith(where)}
+        return 0, ""
+
+    def _prepare(self, env: dict[str, str], mounts: dict[str, Any]) -> tuple[int, str]:
+        assert mounts["/dotmac/backups"]["ReadOnly"]
+        volume = mounts["/dotmac/backups"]["Source"]
+        for line in env["RESTORE_SUMS"].splitlines():
+            sum_, name = line.split("  ")
+            if _sum(self.saved.get(f"{volume}/{name}", "gone")) != sum_:
+                return 65, f"not as recorded, or gone:\n{name}: FAILED\n"
+        for name in env["RESTORE_VOLUMES"].split():
+            source = mounts[f"/dotmac/volumes/{name}"]["Source"]
+            self.beside[source] = self.saved[f"{volume}/{env['BACKUP_PATH']}/{name}.tar.gz"]
+        return 0, ""
+
+    def _database(self, env: dict[str, str], mounts: dict[str, Any]) -> tuple[int, str]:
+        self._nobody_writes()
+        assert [b.state for b in self.containers_.values() if b.role == names.DATABASE].count("running") == 1
+        if env["RESTORE_DISPLACED"] in self.displaced:
+            return 0, "dotmac-restore: done before\n"
+        content = self.saved.get(f"{mounts[env['BACKUP_DIRECTORY']]['Source']}/{env['BACKUP_FILE']}", "gone")
+        if _sum(content) != env["BACKUP_SHA256"]:
+            return 65, "the checksum is not the recorded one"
+        self.schema, self.rows = json.loads(content)
+        self.displaced = {env["RESTORE_DISPLACED"]}
+        return 0, "dotmac-restore: done\n"
+
+    def _exchange(self, env: dict[str, str], mounts: dict[str, Any]) -> tuple[int, str]:
+        self._nobody_writes()
+        for mount in mounts.values():
+            if mount["Source"] in self.beside:
+                self.data[mount["Source"]] = self.beside.pop(mount["Source"])
+        return 0, ""
+
+    def _tidy(self, env: dict[str, str], mounts: dict[str, Any]) -> tuple[int, str]:
+        for mount in mounts.values():
+            self.beside.pop(mount["Source"], None)
+        return 0, ""
+
+    def _nobody_writes(self) -> None:
+        writers = [b.name for b in self.containers_.values() if names.is_app(b.labels) and b.state == "running"]
+        assert not writers, f"{writers} write while the data is exchanged"
+
     def _one_shot(self, box: Box) -> None:
-        if box.role == names.MIGRATE:
+        if names.JOB in box.labels:
+            self._job(box)
+        elif box.role == names.MIGRATE:
             self.schema = str(box.body["Image"])
         elif box.role == names.BACKUP and box.exit_code == 0:
             self.dumps[box.env["BACKUP_FILE"]] = self.schema
@@ -652,6 +758,7 @@ class Counts:
 
     steps: list[tuple[str, str]] = field(default_factory=list)
     drift: list[str] = field(default_factory=list)
+    jobs: list[tuple[str, str, int]] = field(default_factory=list)
 
     def step_finished(self, step: str, outcome: Literal["succeeded", "failed"], seconds: float) -> None:
         assert seconds >= 0
@@ -659,6 +766,13 @@ class Counts:
 
     def drift_repaired(self, kind: str) -> None:
         self.drift.append(kind)
+
+    def job_finished(self, kind: str, outcome: Literal["succeeded", "failed"], seconds: float, size: int) -> None:
+        assert seconds >= 0
+        self.jobs.append((kind, outcome, size))
+
+
+_ORDER = ("Release", "InstanceClass", "Server", "Instance", "Backup", "Restore")
 
 
 # -- all together ----------------------------------------------------------------------------------------------
@@ -694,9 +808,13 @@ class World:
         self.pool = FakePool(self.engines, self.clock)
         self.hosts = Hosts(self.pool, lambda key, event: None)
         wake = self.woken.add
+        turns = Turns()
         self.instances = InstanceReconciler(
-            self.store, self.cluster, self.hosts, lambda key: wake(("Server", key)), self.clock, self.counts
+            self.store, self.cluster, self.hosts, lambda key: wake(("Server", key)), self.clock, self.counts, turns
         )
+        services = self.instances.services
+        self.backups = BackupReconciler(services, turns, lambda *place: wake(place))
+        self.restores = RestoreReconciler(services, turns, lambda *place: wake(place), self.instances.forget)
         self.servers = ServerReconciler(
             self.store, self.cluster, self.hosts, self._wake_instances, self.clock, self.counts
         )
@@ -776,6 +894,8 @@ class World:
             "Server": self.servers.reconcile,
             "Release": self.catalog.release,
             "InstanceClass": self.catalog.instance_class,
+            "Backup": self.backups.reconcile,
+            "Restore": self.restores.reconcile,
         }
         outcome = passes[kind](key)
         if (kind, key) not in self.cluster.objects:  # the watch tells of its end
@@ -790,9 +910,7 @@ class World:
         waiting: dict[tuple[str, str], float] = {}
         for _ in range(most):
             if self.woken:
-                place = sorted(
-                    self.woken, key=lambda p: ("Release", "InstanceClass", "Server", "Instance").index(p[0])
-                )[0]
+                place = sorted(self.woken, key=lambda p: _ORDER.index(p[0]))[0]
                 self.woken.discard(place)
             elif waiting:
                 place = min(waiting, key=lambda p: waiting[p])

@@ -12,6 +12,8 @@ from dotmac_operator.core.quantity import cpu_nanos, memory_bytes
 from dotmac_operator.core.secret import SecretStr
 
 NANOSECONDS = 1_000_000_000
+NO_NETWORK = "none"
+"""Docker's own name for it."""
 
 type EnvValue = str | SecretStr
 
@@ -75,6 +77,8 @@ class ContainerSpec:
     """Key for the versions of secrets in the hash."""
     mounts: Mapping[str, str] = field(default_factory=dict)
     """Path in the container -> volume."""
+    read_only: frozenset[str] = frozenset()
+    """Those of these paths that nothing may be written to."""
     capabilities: tuple[str, ...] = ()
     check: ExecCheck | RemoteCheck | None = None
     stop_grace: int = 30
@@ -146,7 +150,7 @@ class ContainerSpec:
             "Env": [f"{name}={self._value(value, masked)}" for name, value in sorted(self.env.items())],
             "StopTimeout": self.stop_grace,
             "HostConfig": self._host_config(),
-            "NetworkingConfig": {"EndpointsConfig": {self.network: {"Aliases": list(self.aliases)}}},
+            "NetworkingConfig": {"EndpointsConfig": self._endpoints()},
         }
         if self.command is not None:
             made["Entrypoint"] = list(self.command)
@@ -158,6 +162,13 @@ class ContainerSpec:
             made["ExposedPorts"] = {port: {} for port in self.ports}
         made["Healthcheck"] = self._health_check()
         return made
+
+    def _endpoints(self) -> dict[str, Any]:
+        return {} if self.network == NO_NETWORK else {self.network: {"Aliases": list(self.aliases)}}
+
+    def _mount(self, path: str, volume: str) -> dict[str, Any]:
+        made: dict[str, Any] = {"Type": "volume", "Source": volume, "Target": path}
+        return made | {"ReadOnly": True} if path in self.read_only else made
 
     def _value(self, value: EnvValue, masked: bool) -> str:
         if isinstance(value, SecretStr):
@@ -176,9 +187,7 @@ class ContainerSpec:
             "CapDrop": ["ALL"],
             "CapAdd": sorted(self.capabilities),
             "SecurityOpt": ["no-new-privileges"],
-            "Mounts": [
-                {"Type": "volume", "Source": volume, "Target": path} for path, volume in sorted(self.mounts.items())
-            ],
+            "Mounts": [self._mount(path, volume) for path, volume in sorted(self.mounts.items())],
             # Without a bound, one chatty tenant fills the host's disk.
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}},
         }

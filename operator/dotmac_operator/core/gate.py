@@ -15,7 +15,7 @@ from dotmac_operator.core.proxy import Route
 from dotmac_operator.core.rollback import lost, serve_again
 from dotmac_operator.core.view import View
 
-APPROVAL, WINDOW = "ApprovalNeeded", "WaitingForWindow"
+APPROVAL, WINDOW, BACKUP = "ApprovalNeeded", "WaitingForWindow", "BackupRunning"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Hold:
     """Why a change does not begin."""
 
     reason: str
-    """`ApprovalNeeded` or `WaitingForWindow`: also the reason of the conditions."""
+    """`ApprovalNeeded`, `WaitingForWindow` or `BackupRunning`: also the reason of the conditions."""
     message: str
     until: float | None = None
     """Unix seconds at which the next window begins; None when no window is waited for."""
@@ -66,6 +66,8 @@ def hold(view: View, name: str) -> Hold | None:
     policy = view.policy
     if not name or begun(view, name):
         return None
+    if view.job:
+        return Hold(BACKUP, f"the plan waits until {view.job} is done with the data as it is")
     closed = not policy.forced and not lifecycle.is_open(policy.windows, view.now)
     until = lifecycle.next_opening(policy.windows, view.now) if closed else None
     if policy.approval and policy.approved != name:

@@ -41,4 +41,7 @@ ARCHIVED = Page(
 UPDATING = Page(
     "Updating", 503, 30, "This service is being updated", "It will be back in a moment. Please try again then."
 )
-PAGES = {page.name: page for page in (SUSPENDED, ARCHIVED, UPDATING)}
+RESTORING = Page(
+    "Restoring", 503, 60, "This service is being restored", "Your data of an earlier time is put back. Please wait."
+)
+PAGES = {page.name: page for page in (SUSPENDED, ARCHIVED, UPDATING, RESTORING)}

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from dotmac_crds.backup import BackupStatus
 from dotmac_crds.base import Condition, LocalSecretRef
 from dotmac_crds.instance import (
     BackupRecord,
@@ -65,6 +66,8 @@ class Situation:
     quota: QuotaStatus | None = None
     reconcile_token: str | None = None
     backup: BackupRecord | None = None
+    backups: tuple[BackupStatus, ...] | None = None
+    """The Instance's Backups; None: they were not looked at."""
     drift: str = ""
     """What was repaired; empty: nothing, or not yet."""
     repairing: Mapping[str, str] = field(default_factory=dict)
@@ -83,7 +86,7 @@ def compute(old: InstanceStatus, situation: Situation) -> InstanceStatus:
             "server": situation.server or old.server,
             "url": situation.url or old.url,
             "quota": situation.quota or old.quota,
-            "last_backup": situation.backup or old.last_backup,
+            "last_backup": situation.backup or _last_backup(old.last_backup, situation.backups),
             "failure": situation.failure if situation.failure else _kept_failure(old, situation),
             "drift": _drift(old, situation),
             "repairing": _repairing(old, situation),
@@ -96,6 +99,44 @@ def compute(old: InstanceStatus, situation: Situation) -> InstanceStatus:
     made = tuple(_conditions(new, situation))
     kept = merge(old.conditions, made, situation.generation, situation.now)
     return new.model_copy(update={"conditions": kept, "phase": _phase(new, situation)})
+
+
+def _last_backup(old: BackupRecord | None, backups: tuple[BackupStatus, ...] | None) -> BackupRecord | None:
+    """The newest of the dump that a step made last and the Backups that are complete. Those are told by their files'
+    directories; one that was deleted is no last backup any more."""
+    if backups is None:
+        return old
+    found = [record for backup in backups if (record := _record_of(backup)) is not None]
+    if old is not None and ("/" not in old.file or any(record.file == old.file for record in found)):
+        found.insert(0, old)
+    return max(found, key=lambda record: record.finished_at, default=None)
+
+
+def _record_of(backup: BackupStatus) -> BackupRecord | None:
+    if backup.phase != "Completed" or not backup.files or backup.finished_at is None:
+        return None
+    first = backup.files[0]
+    return BackupRecord(
+        file=first.name[:253],
+        sha256=first.sha256,
+        size=first.size,
+        release=backup.release or "",
+        finished_at=backup.finished_at,
+    )
+
+
+def _backup_health(new: InstanceStatus, backups: tuple[BackupStatus, ...] | None) -> Iterator[Condition]:
+    """Absent until there was a backup, or one has failed."""
+    if backups is None:
+        yield from (c for c in new.conditions if c.type == "BackupHealthy")
+        return
+    since = new.last_backup.finished_at if new.last_backup else ""
+    ill = [b for b in backups if b.phase == "Failed" and (b.finished_at or "") > since]
+    if ill:
+        last = max(ill, key=lambda backup: backup.finished_at or "")
+        yield condition("BackupHealthy", False, "BackupFailed", f"the last Backup has failed: {last.message or ''}")
+    elif new.last_backup is not None:
+        yield condition("BackupHealthy", True, "BackedUp", f"{new.last_backup.file} of {since}")
 
 
 def _kept_failure(old: InstanceStatus, situation: Situation) -> FailureRecord | None:
@@ -278,6 +319,7 @@ def _conditions(new: InstanceStatus, situation: Situation) -> Iterator[Condition
     yield condition("Scheduled", placed, "Placed" if placed else "Waiting", "" if placed else waiting)
     if situation.plan is not None and not situation.paused:
         yield from _lifecycle(situation.plan, situation)
+    yield from _backup_health(new, situation.backups)
     if situation.paused:
         yield condition("Paused", True, "Annotated", f"annotation {names.PAUSED} is set: nothing is changed")
     if situation.deletion_blocked:
@@ -436,6 +478,8 @@ def _phase(new: InstanceStatus, situation: Situation) -> str:
     if situation.paused:
         return "Paused"
     if situation.problem is not None:
+        if situation.problem.reason == "Restoring":
+            return "Restoring"
         if situation.problem.reason == "ServerNotReady":
             return "Unreachable" if served else "Pending"
         return "Stalled" if situation.problem.stalled else "Failing"

@@ -102,6 +102,8 @@ class View:
     """What the Release that serves asks for, while a change of it waits or has failed; None when it is not known."""
     token: str = ""
     """The last value of the annotation that asks for another try."""
+    job: str = ""
+    """The Backup or Restore that works on the Instance's data now; empty: none does."""
 
     @cached_property
     def wanted(self) -> State:

@@ -5,7 +5,7 @@ from typing import Any
 
 from dotmac_operator.core import names
 from dotmac_operator.core.facts import DockerEvent
-from dotmac_operator.reconcile.store import Resource, Store, server_name
+from dotmac_operator.reconcile.store import JOBS, Resource, Store, instance_of, server_name
 
 Wake = Callable[[str, str], None]
 
@@ -27,8 +27,13 @@ class Routing:
             self._referring(lambda spec: spec.release_ref.name == resource.ref.name)
         elif kind == "InstanceClass":
             self._referring(lambda spec: spec.class_ref.name == resource.ref.name)
-        elif kind == "Instance" and server_name(resource):
-            self._wake("Server", f"{resource.ref.namespace}/{server_name(resource)}")
+        elif kind == "Instance":
+            if server_name(resource):
+                self._wake("Server", f"{resource.ref.namespace}/{server_name(resource)}")
+            self._jobs(key)
+        elif kind in JOBS:
+            self._wake("Instance", instance_of(resource))
+            self._jobs(instance_of(resource))
 
     def server_ready(self, key: str) -> None:
         """A Server became ready, or ceased to be."""
@@ -41,7 +46,11 @@ class Routing:
             self._wake("Server", server_key)
             return
         attributes = event.attributes
-        if names.INSTANCE_UID in attributes:
+        if names.JOB in attributes:
+            kind, _, name = attributes[names.JOB].partition("/")
+            if kind in JOBS:
+                self._wake(kind, f"{attributes.get(names.NAMESPACE)}/{name}")
+        elif names.INSTANCE_UID in attributes:
             self._wake("Instance", f"{attributes.get(names.NAMESPACE)}/{attributes.get(names.INSTANCE)}")
         elif names.SERVER_UID in attributes or attributes.get("name", "").startswith(names.PROXY_CONTAINER):
             self._wake("Server", server_key)
@@ -50,6 +59,12 @@ class Routing:
             self._by_name(server_key, attributes.get("name", "") or event.actor_id)
         elif event.type == "image":
             self._by_image(server_key, {attributes.get("name", ""), event.actor_id})
+
+    def _jobs(self, instance: str) -> None:
+        """Backups and Restores of an Instance that have not ended may have waited for this."""
+        for job in self._store.jobs(instance):
+            if job.status.phase not in ("Completed", "Failed"):
+                self._wake(job.ref.kind, job.key)
 
     def _by_name(self, server_key: str, name: str) -> None:
         """Events of networks and volumes carry no labels, so their names must do."""

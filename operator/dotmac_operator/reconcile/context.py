@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from dotmac_crds.base import NameRef
 from dotmac_crds.instance import InstanceSpec
 from dotmac_operator.core import desired, names
 from dotmac_operator.core.conditions import find, is_true
@@ -80,6 +81,19 @@ class Contexts:
         if name is None:
             raise NotYet("NoServerFits", why)
         return name
+
+    def serving(self, instance: Instance, spec: InstanceSpec, now: float) -> Context:
+        """As `load`, for the Release that serves, whichever the spec asks for, and without what only the application's
+        environment needs: enough to work on the tenant's data.
+
+        Raises:
+            NotYet, SpecError
+        """
+        current = instance.status.release.current if instance.status.release else None
+        made = _bare(spec)
+        if current is not None:
+            made = made.model_copy(update={"release_ref": NameRef(name=current)})
+        return self.load(instance, made, now)
 
     def load(self, instance: Instance, spec: InstanceSpec, now: float) -> Context:
         """Everything that the pure core needs. `now` in Unix seconds decides whether a trial is over.

@@ -80,7 +80,8 @@ class Departure:
             return Outcome(after=HOST_AWAY)
         org = str(instance.raw_spec.get("orgCode", ""))
         final = bool((instance.raw_spec.get("deletion") or {}).get("finalBackup"))
-        kept = frozenset({f"{names.base(org)}-backups"} if final else ())
+        saved = any(job.status.files for job in self._services.store.jobs(instance.key) if job.ref.kind == "Backup")
+        kept = frozenset({f"{names.base(org)}-backups"} if final or saved else ())
         going = Departing(instance.ref.uid, instance.ref.namespace, org, delete_data, kept=kept)
         told = f"being removed from Server {server}"
         self._services.report(instance, Situation(instance.generation, self._services.clock(), deleting=told))

@@ -14,6 +14,7 @@ from dotmac_operator.reconcile.ports import DONE, GONE, Cluster, Gone, Meter, Ou
 from dotmac_operator.reconcile.rollout import Rollout
 from dotmac_operator.reconcile.services import Services
 from dotmac_operator.reconcile.store import Instance, Store
+from dotmac_operator.reconcile.turns import SOON, Turns
 
 
 class InstanceReconciler:
@@ -27,11 +28,14 @@ class InstanceReconciler:
         wake_server: Callable[[str], None],
         clock: Callable[[], float] = time.time,
         meter: Meter | None = None,
+        turns: Turns | None = None,
     ) -> None:
-        """`wake_server` is called with the key of a Server that should be looked at; `clock` gives Unix seconds."""
+        """`wake_server` is called with the key of a Server that should be looked at; `clock` gives Unix seconds.
+        `turns` are shared with whoever else works on tenants."""
         self._services = Services(
             store, cluster, hosts, Contexts(store, cluster), wake_server, clock, meter or Unmetered()
         )
+        self._turns = turns or Turns()
         self._departure = Departure(self._services)
         self._placing = threading.Lock()
         self._kept: dict[str, Kept] = {}
@@ -41,11 +45,23 @@ class InstanceReconciler:
         instance = self._services.store.instance(key)
         if instance is None:
             return GONE
-        try:
-            return self._reconcile(instance)
-        except Gone:
-            self._kept.pop(instance.ref.uid, None)
-            return DONE
+        with self._turns.take(key) as mine:
+            if not mine:
+                return Outcome(after=SOON)
+            try:
+                return self._reconcile(instance)
+            except Gone:
+                self._kept.pop(instance.ref.uid, None)
+                return DONE
+
+    @property
+    def services(self) -> Services:
+        """For those that work on the same tenants."""
+        return self._services
+
+    def forget(self, uid: str) -> None:
+        """Somebody else has worked on this Instance, whose turn it is: what was remembered is true no more."""
+        self._kept.pop(uid, None)
 
     def _reconcile(self, instance: Instance) -> Outcome:
         services = self._services
@@ -58,6 +74,9 @@ class InstanceReconciler:
             services.take(services.cluster.set_finalizer(instance.ref, True, list(instance.finalizers)))
         if instance.paused:
             return services.report(instance, Situation(instance.generation, services.clock(), paused=True))
+        restoring = services.restoring(instance.key)
+        if restoring is not None:
+            return services.report(instance, Situation(instance.generation, services.clock(), problem=restoring))
         try:
             self._place(instance, instance.spec)
         except NotYet as problem:

@@ -67,6 +67,9 @@ class Meter(Protocol):
     def drift_repaired(self, kind: str) -> None:
         """A difference that no change of a spec explains was repaired; kinds are in `core.drift`."""
 
+    def job_finished(self, kind: str, outcome: Literal["succeeded", "failed"], seconds: float, size: int) -> None:
+        """A Backup or Restore has ended; `size` in bytes of a Backup that is complete, else 0."""
+
 
 class Unmetered:
     """Counts nothing."""
@@ -74,6 +77,8 @@ class Unmetered:
     def step_finished(self, step: str, outcome: Literal["succeeded", "failed"], seconds: float) -> None: ...
 
     def drift_repaired(self, kind: str) -> None: ...
+
+    def job_finished(self, kind: str, outcome: Literal["succeeded", "failed"], seconds: float, size: int) -> None: ...
 
 
 @dataclass(frozen=True)

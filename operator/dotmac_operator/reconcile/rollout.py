@@ -160,6 +160,7 @@ class Rollout(Pass):
             neighbours=services.contexts.neighbours(self.instance, context.server),
             before=context.before,
             token=self.instance.reconcile_token or "",
+            job=services.working_job(self.key),
         )
         return replace(view, memory=self.kept.observe(view)), context, inventory
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dotmac_crds.instance import InstanceStatus, QuotaStatus
 from dotmac_operator.core.status import Problem, Situation, compute
@@ -13,6 +13,10 @@ from dotmac_operator.reconcile.store import Instance, Store
 
 LOOK_AGAIN = 30.0
 """Seconds after which something that is not there yet is looked for again, although its arrival wakes us too."""
+
+
+def out_of_place(restore: str) -> Problem:
+    return Problem("Restoring", f"Restore {restore} puts the data of an earlier time back")
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,27 @@ class Services:
         """Writes the status when it differs from the last known one."""
         found = self.store.instance(instance.key)
         current = found if found is not None and found.ref.uid == instance.ref.uid else instance
-        self.write(current, compute(current.status, situation))
+        jobs = self.store.jobs(instance.key)
+        backups = tuple(job.status for job in jobs if job.ref.kind == "Backup" and not job.deleting)
+        self.write(current, compute(current.status, replace(situation, backups=backups)))
         return DONE
 
     def write(self, instance: Instance, status: InstanceStatus) -> None:
         if status != instance.status:  # a steady fleet writes nothing
             self.take(self.cluster.apply_status(instance.ref, status.to_wire()))
+
+    def working_job(self, instance: str) -> str:
+        """The Backup or Restore that works on an Instance, for people; empty: none does."""
+        running = (job for job in self.store.jobs(instance) if job.status.phase == "Running" and not job.deleting)
+        return next((f"{job.ref.kind} {job.ref.name}" for job in running), "")
+
+    def restoring(self, instance: str) -> Problem | None:
+        """What an Instance is told while its data is, or may be, out of place: it must not run then."""
+        for job in self.store.jobs(instance):
+            if job.ref.kind == "Restore" and job.status.phase == "Running":
+                if job.status.step in ("Stopping", "Replacing"):
+                    return out_of_place(job.ref.name)
+        return None
 
     def take(self, body: Body | None) -> None:
         """Keeps what a write returned, so that the next pass does not read an older version from the watch."""

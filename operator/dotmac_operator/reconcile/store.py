@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dotmac_crds.backup import BackupSpec, BackupStatus, RestoreSpec, RestoreStatus
 from dotmac_crds.base import FINALIZER, Model
 from dotmac_crds.instance import InstanceSpec, InstanceStatus
 from dotmac_crds.instanceclass import InstanceClassSpec, InstanceClassStatus
@@ -60,6 +61,11 @@ type Instance = Resource[InstanceSpec, InstanceStatus]
 type Server = Resource[ServerSpec, ServerStatus]
 type Release = Resource[ReleaseSpec, ReleaseStatus]
 type InstanceClass = Resource[InstanceClassSpec, InstanceClassStatus]
+type Backup = Resource[BackupSpec, BackupStatus]
+type Restore = Resource[RestoreSpec, RestoreStatus]
+
+JOBS = ("Backup", "Restore")
+"""Kinds of which each object is about one Instance and is done once."""
 
 
 def ref_of(body: Body) -> ObjectRef:
@@ -106,6 +112,8 @@ class Store:
         """Kind -> key -> object."""
         self._here: dict[tuple[str, str], dict[str, Instance]] = {}
         """(namespace, Server) -> the Instances on it by key."""
+        self._jobs: dict[str, dict[tuple[str, str], Resource[Any, Any]]] = {}
+        """Instance's key -> its Backups and Restores by kind and key."""
         self._gone: dict[str, None] = {}
         self.revision = 0
         """Grows with every change, so that what was computed from the store can be kept until then."""
@@ -132,6 +140,9 @@ class Store:
     def _replace(self, kept: Resource[Any, Any] | None, fresh: Resource[Any, Any] | None) -> None:
         """Readers without the lock find the old one or the new one, never none in between."""
         self.revision += 1
+        for job in (kept, fresh):
+            if job is not None and job.ref.kind in JOBS:
+                self._replace_job(job, job is fresh)
         if kept is not None and kept.ref.kind == "Instance":
             self._here[_home(kept)].pop(kept.key)
         if fresh is not None:
@@ -140,6 +151,16 @@ class Store:
                 self._here.setdefault(_home(fresh), {})[fresh.key] = fresh
         elif kept is not None:
             del self._objects[kept.ref.kind][kept.key]
+
+    def _replace_job(self, job: Resource[Any, Any], there: bool) -> None:
+        home, place = instance_of(job), (job.ref.kind, job.key)
+        if there:
+            self._jobs.setdefault(home, {})[place] = job
+            return
+        others = self._jobs.get(home, {})
+        others.pop(place, None)
+        if not others:
+            self._jobs.pop(home, None)
 
     def drop(self, kind: str, key: str, uid: str) -> None:
         with self._lock:
@@ -166,6 +187,21 @@ class Store:
         found: InstanceClass | None = self._get("InstanceClass", name)
         return found
 
+    def backup(self, key: str) -> Backup | None:
+        found: Backup | None = self._get("Backup", key)
+        return found
+
+    def restore(self, key: str) -> Restore | None:
+        found: Restore | None = self._get("Restore", key)
+        return found
+
+    def jobs(self, instance: str) -> list[Resource[Any, Any]]:
+        """The Backups and Restores that name the Instance with this key."""
+        if instance not in self._jobs:  # of a fleet, most have none at any moment: no lock for them
+            return []
+        with self._lock:
+            return list(self._jobs.get(instance, {}).values())
+
     def instances(self) -> list[Instance]:
         return self._all("Instance")
 
@@ -191,6 +227,13 @@ class Store:
 
 def _home(instance: Instance) -> tuple[str, str]:
     return instance.ref.namespace, server_name(instance) or ""
+
+
+def instance_of(job: Resource[Any, Any]) -> str:
+    """The key of the Instance that a Backup or Restore is about; from the raw spec, for an invalid one too."""
+    named = job.raw_spec.get("instanceRef")
+    name = named.get("name", "") if isinstance(named, dict) else ""
+    return f"{job.ref.namespace}/{name}"
 
 
 def server_name(instance: Instance) -> str | None:

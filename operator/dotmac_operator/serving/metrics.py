@@ -33,7 +33,10 @@ QUEUE_BUCKETS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1, 5, 10, 60, 300, 1000)
 STEP_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 CALL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
-CONTROLLERS = ("instance", "server", "release", "instanceclass")
+JOB_BUCKETS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600)
+SIZE_BUCKETS = tuple(float(10**power) for power in range(5, 13))
+
+CONTROLLERS = ("instance", "server", "release", "instanceclass", "backup", "restore")
 type Result = Literal["success", "error", "requeue", "requeue_after"]
 
 
@@ -115,6 +118,19 @@ class Metrics:
             ("kind",),
             registry=registry,
         )
+        self._jobs = Histogram(
+            "dotmac_backup_duration_seconds",
+            "From the beginning of a Backup or Restore to its end, by outcome: succeeded or failed.",
+            ("kind", "outcome"),
+            buckets=JOB_BUCKETS,
+            registry=registry,
+        )
+        self._sizes = Histogram(
+            "dotmac_backup_size_bytes",
+            "Size of the Backups that are complete, all files together.",
+            buckets=SIZE_BUCKETS,
+            registry=registry,
+        )
         self._calls = Histogram(
             "dotmac_host_call_seconds",
             "Time of a call to a host, with the wait for its turn, by operation.",
@@ -166,6 +182,11 @@ class Metrics:
 
     def drift_repaired(self, kind: str) -> None:
         self._drift.labels(kind).inc()
+
+    def job_finished(self, kind: str, outcome: str, seconds: float, size: int) -> None:
+        self._jobs.labels(kind, outcome).observe(seconds)
+        if kind == "Backup" and outcome == "succeeded":
+            self._sizes.observe(size)
 
     def host_called(self, host: str, operation: str, seconds: float, succeeded: bool) -> None:
         self._calls.labels(operation).observe(seconds)

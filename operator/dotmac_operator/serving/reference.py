@@ -143,6 +143,7 @@ LABELS = {
     "dotmac_operator_build": ("version", "python"),
     "dotmac_step_duration_seconds": ("step", "outcome"),
     "dotmac_drift_repaired": ("kind",),
+    "dotmac_backup_duration_seconds": ("kind", "outcome"),
     "dotmac_host_call_seconds": ("operation",),
     "dotmac_host_calls": ("server", "result"),
     "dotmac_instances": ("phase", "server"),

@@ -59,7 +59,7 @@ def final(view: View, occasion: str) -> Verdict:
 def _dumped(view: View, file: str, release: str) -> Verdict:
     spec = dump(view, file)
     if view.container(spec) is None:
-        verdict = _database_runs(view)
+        verdict = database_runs(view)
         if verdict is not None:
             return verdict
     verdict = one_shot(view, spec, TIMEOUT, "BackupFailed")
@@ -144,7 +144,7 @@ def dump(view: View, file: str) -> ContainerSpec:
     )
 
 
-def _database_runs(view: View) -> Verdict | None:
+def database_runs(view: View) -> Verdict | None:
     """What is needed until there is a database that can be dumped; None when there is."""
     existing = view.of_role(names.DATABASE)
     if any(c.running for c in existing):
