@@ -25,7 +25,14 @@ HTTP_PORT, HTTPS_PORT = 8080, 8443
 DIAGNOSTICS_TOKEN = "e2e-" + "d" * 40
 POLL = 0.2
 """Seconds between two looks at a condition."""
-PLURALS = {"Server": "servers", "Instance": "instances", "Release": "releases", "InstanceClass": "instanceclasses"}
+PLURALS = {
+    "Server": "servers",
+    "Instance": "instances",
+    "Release": "releases",
+    "InstanceClass": "instanceclasses",
+    "Backup": "backups",
+    "Restore": "restores",
+}
 CLUSTER_SCOPED = ("Release", "InstanceClass")
 GONE = 404
 

@@ -113,7 +113,8 @@ def find_container(facts: Iterable[ContainerFact], spec: ContainerSpec) -> Conta
 def cause(log: str, otherwise: str) -> tuple[str, str]:
     """(reason, remedy) of a one-shot that has failed, by what it said last."""
     if NO_SPACE in log:
-        return "DiskFull", "free space on the host (docker image prune, fewer Backups), or enlarge its disk; then "
+        reason = "DiskFull"
+        return reason, "free space on the host (docker image prune, fewer Backups), or enlarge its disk; then "
     return otherwise, ""
 
 

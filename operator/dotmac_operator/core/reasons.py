@@ -41,6 +41,7 @@ CONDITIONS: dict[str, str] = {
     "DockerReady": "A Server's Docker engine answers the operator's user",
     "ProxyReady": "A Server's proxy runs with the right configuration",
     "DiskPressure": "Less than a tenth of the disk with Docker's data is free",
+    "BackupHealthy": "The last backup of the Instance was a good one; absent until there was any",
 }
 """Type -> what True means."""
 
@@ -56,6 +57,8 @@ REASONS: dict[str, Reason] = {
     "Valid": Reason("good", "A Release or class that can be used."),
     "Observed": Reason("good", "Seen on the host."),
     "Running": Reason("good", "The proxy runs; or the Instance is meant to."),
+    "BackedUp": Reason("good", "A Backup is complete; of an Instance: there is one."),
+    "Restored": Reason("good", "A Restore is complete, and the Instance serves its data."),
     "EnoughSpace": Reason("good", "A tenth of the disk or more is free."),
     "Suspended": Reason("good", "Stopped as `spec.state` asks; data is kept.", "To go on: `state: Running`."),
     "Archived": Reason("good", "Dumped and removed as `spec.state` asks; data is kept.", "To go on: `state: Running`."),
@@ -69,6 +72,10 @@ REASONS: dict[str, Reason] = {
         "moving", "A step is under way; the message says which.", "Wait; `status.steps` tells how far it is."
     ),
     "RollingBack": Reason("moving", "A change has failed, and what served before is being restored.", "Wait."),
+    "Copying": Reason("moving", "The data of the Instance is being copied, while it is served.", "Wait."),
+    "Restoring": Reason(
+        "moving", "A Restore puts the data of a Backup back; `status.step` of the Restore says how far it is.", "Wait."
+    ),
     "Stopping": Reason("moving", "The Instance is being stopped.", "Wait."),
     "Deleting": Reason(
         "moving", "The object is being deleted; the message says what it waits for.", "Wait, or do what it says."
@@ -102,6 +109,33 @@ REASONS: dict[str, Reason] = {
         "waits",
         "A disruptive change waits for the maintenance window in `status.nextWindow`.",
         "Wait, or annotate with `platform.dotmac.io/force-window=true`.",
+    ),
+    "BackupRunning": Reason(
+        "waits", "A change, or a Restore, waits until a Backup (or Restore) is done with the data as it is.", "Wait."
+    ),
+    "InstanceChanging": Reason(
+        "waits", "A Backup or Restore waits until the Instance's change has ended.", "Wait; see the Instance."
+    ),
+    "InstanceNotServed": Reason(
+        "waits", "A Backup or Restore waits until the Instance was deployed.", "Wait; see the Instance."
+    ),
+    "InstanceNotFound": Reason(
+        "waits",
+        "There is no such Instance in the namespace; or it was deleted while its data was at work.",
+        "Create it; or delete the Backup or Restore and make one with the right name.",
+    ),
+    "BackupNotFound": Reason(
+        "waits",
+        "There is no such Backup in the namespace; or it was let go while it was read.",
+        "Create it; or delete the Restore and make one with the right name.",
+    ),
+    "DatabaseNotRunning": Reason(
+        "waits", "The Instance's database does not run at the moment.", "Wait; if it stays, see the Instance."
+    ),
+    "RestoreRunning": Reason(
+        "needs you",
+        "Another Restore of the Instance is under way. A Backup waits for it; a Restore is refused.",
+        "Once it has ended, create another Restore.",
     ),
     "DeletionBlocked": Reason(
         "waits",
@@ -279,7 +313,9 @@ REASONS: dict[str, Reason] = {
         "The container's last log lines in the message; memory of the class.",
     ),
     "BackupFailed": Reason(
-        "tried again", "The dump before a change has failed; the tenant serves on.", "The message; most often the disk."
+        "tried again",
+        "The dump before a change has failed, which is tried again; or a Backup, which is not. The tenant serves on.",
+        "The message; most often the disk. Create another Backup.",
     ),
     "MigrateFailed": Reason(
         "tried again",
@@ -304,6 +340,38 @@ REASONS: dict[str, Reason] = {
         "No good answer through the proxy.",
         "The message has the status; the domain, the role that is exposed.",
     ),
+    # Backups and Restores
+    "DiskFull": Reason(
+        "needs you",
+        "The host's disk is full. What a Backup had written was removed; what a Restore had unpacked, too.",
+        "`docker image prune` on the host, fewer Backups, or a larger disk; then another Backup or Restore.",
+    ),
+    "TookTooLong": Reason("needs you", "A copy did not end within its time.", "Look at the host's disk and load."),
+    "ChecksumMismatch": Reason(
+        "needs you",
+        "A file of the Backup is not as it was written, or is gone. Nothing was changed.",
+        "Restore another Backup; look at the host's disk.",
+    ),
+    "InstanceStopped": Reason(
+        "needs you",
+        "The Instance is suspended or archived, so its database does not run.",
+        "Let it run again, then create the Backup or Restore once more.",
+    ),
+    "InstanceDeleting": Reason("needs you", "The Instance is being deleted.", "Create it again first."),
+    "BackupOfAnotherInstance": Reason(
+        "needs you", "The Backup holds another tenant's data.", "Name a Backup of the same Instance."
+    ),
+    "BackupNotCompleted": Reason(
+        "needs you", "The Backup has not ended, or has failed.", "Create another Restore, of one that is Completed."
+    ),
+    "BackupElsewhere": Reason(
+        "needs you", "The Backup's files are on another Server than the Instance.", "A Backup made on its own Server."
+    ),
+    "ReleaseDiffers": Reason(
+        "needs you",
+        "The Release that serves cannot take over the data of the one that made the Backup.",
+        "Set `spec.releaseRef` to the Backup's Release first, then create another Restore.",
+    ),
     # A change that failed
     "UpgradeRolledBack": Reason(
         "needs you",
@@ -317,8 +385,9 @@ REASONS: dict[str, Reason] = {
     ),
     "RestoreFailed": Reason(
         "needs you",
-        "The database could not be set back.",
-        "The dump is in the volume for backups; restore it by hand, with the log lines at hand.",
+        "After a change that failed: the database could not be set back. Of a Restore: the message says what became of"
+        " the data.",
+        "The dump is in the volume for backups: restore it by hand, or the Backup once more, as the log lines tell.",
     ),
     "PreviousVersionLost": Reason(
         "needs you",

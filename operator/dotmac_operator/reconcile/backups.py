@@ -41,15 +41,15 @@ class BackupReconciler(JobReconciler):
         if not running:
             ready = jobs.workable(instance.ref.name, spec, instance.status, instance.generation)
             if ready.state == "wait":
-                return self.wait(found, ready.reason, ready.message)
+                return self.waiting(found, ready.reason, ready.message)
             if not ready.done:
                 raise Refused(ready.reason, ready.message)
             restoring = self._others(found, "Restore")
             if restoring:
-                return self.wait(found, "RestoreRunning", f"{restoring} replaces the data: this waits", after=5.0)
+                return self.waiting(found, "RestoreRunning", f"{restoring} replaces the data: this waits", after=5.0)
         tenancy = self.site(found, instance, spec)
         if not any(c.running for c in tenancy.view.of_role(names.DATABASE)):
-            return self.wait(found, "DatabaseNotRunning", "the Instance's database does not run now", LOOK_AT_HOST)
+            return self.waiting(found, "DatabaseNotRunning", "the Instance's database does not run now", LOOK_AT_HOST)
         if not running:
             self._begin(found, instance.ref.uid, tenancy.view)
             return None
@@ -92,7 +92,7 @@ class BackupReconciler(JobReconciler):
         place = tenancy.place
         verdict = self.run(place, spec, what)
         if verdict.state == "wait":
-            return self.wait(found, "Copying", verdict.message, verdict.after)
+            return self.waiting(found, "Copying", verdict.message, verdict.after)
         if verdict.state == "failed":
             said = self.log_of(place, verdict.container, tenancy.secrets)
             raise _failure(verdict.reason, verdict.message, said)
@@ -140,12 +140,12 @@ class BackupReconciler(JobReconciler):
             return DONE  # nothing was done for it
         reader = self._reader(found)
         if reader:
-            return self.wait(found, "Deleting", f"{reader} reads it: this waits until that has ended", 5.0)
+            return self.waiting(found, "Deleting", f"{reader} reads it: this waits until that has ended", 5.0)
         try:
             place = self.place(found, status.server)
         except NotYet as problem:
             hint = f"to delete it although the host is gone: annotate it with {names.ORPHAN}=true"
-            return self.wait(found, problem.reason, f"{problem}; {hint}", HOST_AWAY)
+            return self.waiting(found, problem.reason, f"{problem}; {hint}", HOST_AWAY)
         self.report(found, Report("Running", "Deleting", "its files are being removed", deleting=True))
         job, facts = _job(found), place.inventory.facts()
         if not any(volume.name == job.volume for volume in facts.volumes):

@@ -127,9 +127,9 @@ class JobReconciler:
                 self.fail(found, refusal.reason, str(refusal))
                 outcome = None
             except NotYet as problem:
-                return self.wait(found, problem.reason, str(problem))
+                return self.waiting(found, problem.reason, str(problem))
             except SpecError as error:
-                return self.wait(found, error.reason, error.message)
+                return self.waiting(found, error.reason, error.message)
             except HostError as error:
                 return self._host_failed(found, error)
             except Overtaken as moved:
@@ -145,7 +145,7 @@ class JobReconciler:
             return self._depart(found)
         if found.spec is None:
             message = f"{found.error}: is the operator as new as the CRDs?"
-            return self.wait(found, "InvalidSpec", message)
+            return self.waiting(found, "InvalidSpec", message)
         if not found.held:
             services = self.services
             services.take(services.cluster.set_finalizer(found.ref, True, list(found.finalizers)))
@@ -153,7 +153,7 @@ class JobReconciler:
         if found.status.phase in FINAL:
             return self.end(found)
         if found.paused:
-            return self.wait(found, "Paused", f"annotation {names.PAUSED} is set")
+            return self.waiting(found, "Paused", f"annotation {names.PAUSED} is set")
         return self.work(found)
 
     def _depart(self, found: JobResource) -> Outcome | None:
@@ -178,7 +178,7 @@ class JobReconciler:
         if found.deleting:
             self.report(found, Report("Running", "Deleting", str(error), deleting=True, blocked=True))
         elif found.status.phase not in FINAL:
-            self.wait(found, error.reason, str(error))
+            self.waiting(found, error.reason, str(error))
         return Outcome(failed=True)
 
     # -- what is looked up
@@ -271,7 +271,7 @@ class JobReconciler:
 
     # -- what is told
 
-    def wait(self, found: JobResource, reason: str, message: str, after: float = LOOK_AGAIN) -> Outcome:
+    def waiting(self, found: JobResource, reason: str, message: str, after: float = LOOK_AGAIN) -> Outcome:
         if found.deleting:
             self.report(found, Report("Running", "Deleting", message, deleting=True, blocked=True))
         elif found.status.phase not in FINAL:

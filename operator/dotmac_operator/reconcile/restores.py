@@ -93,13 +93,13 @@ class RestoreReconciler(JobReconciler):
         self._judge(found, instance, backup)
         ready = jobs.workable(instance.ref.name, spec, instance.status, instance.generation)
         if ready.state == "wait":
-            return self.wait(found, ready.reason, ready.message)
+            return self.waiting(found, ready.reason, ready.message)
         if not ready.done:
             raise Refused(ready.reason, ready.message)
         self._judge_release(instance, backup)
         copying = self._others(found, "Backup")
         if copying:
-            return self.wait(found, "BackupRunning", f"{copying} copies the data: this waits", after=5.0)
+            return self.waiting(found, "BackupRunning", f"{copying} copies the data: this waits", after=5.0)
         tenancy = self.site(found, instance, spec)
         if backup.status.volume != tenancy.view.desired.volumes[1]:
             raise Refused("BackupOfAnotherInstance", f"Backup {backup.ref.name} was made of another orgCode")
@@ -183,7 +183,7 @@ class RestoreReconciler(JobReconciler):
         view = tenancy.view
         waiting = proxy_ready(view)
         if waiting is not None:
-            return self.wait(found, "Restoring", waiting.message, waiting.after)
+            return self.waiting(found, "Restoring", waiting.message, waiting.after)
         self._tell_instance(found, instance)
         actions = _stops(view)
         if actions:
@@ -225,7 +225,7 @@ class RestoreReconciler(JobReconciler):
             self.act(tenancy.place, runs.actions)
             return None
         if runs is not None:
-            return self.wait(found, "Restoring", runs.message, 2.0)
+            return self.waiting(found, "Restoring", runs.message, 2.0)
         for attempt in range(1, ATTEMPTS + 1):
             spec = archive.database_back(job, tenancy.database, dump, attempt)
             verdict = self.run(tenancy.place, spec, "the dump is read into a new database")
@@ -248,7 +248,7 @@ class RestoreReconciler(JobReconciler):
             self.act(tenancy.place, (RemoveContainer("it is tried again", verdict.container, grace=0),))
             self.services.cluster.event(found.ref, "Warning", "RestoreFailed", f"{verdict.message}: {said[-500:]}")
             message = f"{verdict.message}, and is tried again; the log ends: {said[-400:]}"
-            return self.wait(found, "RestoreFailed", message, RETRY)
+            return self.waiting(found, "RestoreFailed", message, RETRY)
         return True if verdict.done else None if verdict.state == "act" else Outcome(after=verdict.after)
 
     def _give_up(
@@ -293,7 +293,7 @@ class RestoreReconciler(JobReconciler):
             data = f"the data was not restored ({failure})" if failure else "the data is restored"
             raise Refused("RestoreFailed", f"{data}, but the Instance does not come up: {stalled.message}")
         message = "the Instance is brought up again" if ready is None or ready.reason == "Restoring" else why
-        return self.wait(found, "Restoring", f"{message}"[: jobs.TEXT_LIMIT], after=1.0)
+        return self.waiting(found, "Restoring", f"{message}"[: jobs.TEXT_LIMIT], after=1.0)
 
     # -- after it
 

@@ -21,6 +21,12 @@ CALLS = {
     "failed": 0,
     "blocked": 0,
     "one_shot": 3,
+    "waits": 0,
+    "waiting": 1,
+    "Refused": 0,
+    "Report": 1,
+    "complete": 1,
+    "cause": 1,
 }
 NAMED = ("reason", "ROLLED_BACK")
 """Variables that hold a reason, alone or first of a tuple."""
@@ -69,7 +75,7 @@ def written() -> dict[str, str]:
             found |= {word: f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}" for word in made}
     # Those that are made of other words.
     found |= dict.fromkeys(status.STOPPED, "core/status.py") | dict.fromkeys(
-        (gate.APPROVAL, gate.WINDOW), "core/gate.py"
+        (gate.APPROVAL, gate.WINDOW, gate.BACKUP), "core/gate.py"
     )
     found |= dict.fromkeys((status.IMAGE_MOVED, "FeaturesNotSupported", "ModulesNotSupported"), "core")
     return found

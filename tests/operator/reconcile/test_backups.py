@@ -1,37 +1,9 @@
 """A tenant's data is copied while it is served: recorded only when it is whole, and taken away with its object."""
 
-from typing import Any
-
 import pytest
+from tests.kits.backups import BACKUP as KEY
+from tests.kits.backups import STORE, asked, backed_up, kill_at_write, leftovers, served
 from tests.kits.fakes import Crash, World, crashed_at_each_call, deployed, unreachable, upgrade
-
-from dotmac_operator.core import names
-
-KEY = "tenants/monday"
-FILES = "dotmac-acme-files"
-STORE = "dotmac-acme-backups"
-
-
-def served(**instance: Any) -> World:
-    world = deployed(**instance)
-    world.engine.rows, world.engine.data[FILES] = "order 1", "invoice.pdf"
-    return world
-
-
-def asked(world: World, name: str = "monday", type_: str = "Full", instance: str = "acme") -> None:
-    world.create("Backup", name, {"instanceRef": {"name": instance}, "type": type_})
-
-
-def backed_up(**instance: Any) -> World:
-    world = served(**instance)
-    asked(world)
-    world.settle()
-    assert world.status(KEY, "Backup")["phase"] == "Completed", world.status(KEY, "Backup")
-    return world
-
-
-def leftovers(world: World) -> list[str]:
-    return [box.name for box in world.engine.containers_.values() if names.JOB in box.labels]
 
 
 def test_a_full_backup_has_the_database_and_each_volume() -> None:
@@ -142,30 +114,12 @@ def test_killed_at_each_write_it_ends_the_same() -> None:
         assert leftovers(world) == [], number
 
 
-def kill_at_write(world: World, number: int) -> None:
-    """The process ends at this status write; then another one comes to its end."""
-    seen = 0
-
-    def count(kind: str, key: str) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == number + 1:
-            raise Crash(f"{kind} {key}")
-
-    world.cluster.before_write = count
-    try:
-        world.settle(200)
-    except Crash:
-        pass
-    world.cluster.before_write = None
-    world.restart()
-    world.settle(200)
-
-
 def test_a_full_disk_is_told_with_the_remedy_and_leaves_nothing() -> None:
     world = served()
     asked(world)
-    world.engine.ends["archive"] = [(2, "tar: files.tar.gz.part: Wrote only 4096 of 10240 bytes\nNo space left on device")]
+    world.engine.ends["archive"] = [
+        (2, "tar: files.tar.gz.part: Wrote only 4096 of 10240 bytes\nNo space left on device")
+    ]
     world.settle()
     status = world.status(KEY, "Backup")
     assert status["phase"] == "Failed"

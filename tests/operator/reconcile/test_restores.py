@@ -3,25 +3,17 @@
 from typing import Any
 
 import pytest
+from tests.kits.backups import FILES, STORE, asked, backed_up, kill_at_write, leftovers, served
+from tests.kits.backups import RESTORE as KEY
 from tests.kits.fakes import World, crashed_at_each_call, upgrade
 from tests.kits.tenant import INSTANCE
-from tests.operator.reconcile.test_backups import (  # type: ignore[import-not-found]
-    FILES,
-    STORE,
-    asked,
-    backed_up,
-    kill_at_write,
-    leftovers,
-    served,
-)
 
-KEY = "tenants/back"
 HOST = "acme.erp.example"
 
 
 def changed(**instance: Any) -> World:
     """A tenant that has written more since its Backup."""
-    world: World = backed_up(**instance)
+    world = backed_up(**instance)
     world.engine.rows, world.engine.data[FILES] = "order 1, order 2", "virus.exe"
     return world
 
@@ -120,6 +112,7 @@ def test_killed_at_each_call_it_ends_the_same(when: str) -> None:
     assert ways >= 15
 
 
+@pytest.mark.slow
 def test_killed_at_each_write_it_ends_the_same() -> None:
     start = changed()
     restored(start)
@@ -132,6 +125,7 @@ def test_killed_at_each_write_it_ends_the_same() -> None:
         assert world.condition("Ready")[0] == "True", number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["prepare", "database"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_one_that_fails_leaves_everything_as_it_was_also_under_kill(task: str, when: str) -> None:
@@ -188,7 +182,9 @@ def test_an_exchange_that_fails_is_tried_until_it_is_done() -> None:
 def test_an_application_that_does_not_come_up_is_told() -> None:
     world = changed()
     restored(world)
-    world.engine.hook = lambda what: world.engine.sick.add("example/app:1") if "start dotmac-acme-restore" in what else None
+    world.engine.hook = lambda what: (
+        world.engine.sick.add("example/app:1") if "start dotmac-acme-restore" in what else None
+    )
     for _ in range(12):
         world.settle(400)
         world.now += 400
@@ -254,6 +250,7 @@ def test_data_of_an_older_release_is_migrated_again() -> None:
     assert world.condition("Ready")[0] == "True"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_so_it_is_when_killed(when: str) -> None:
     start = two_releases()
