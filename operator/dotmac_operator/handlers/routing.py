@@ -63,7 +63,7 @@ class Routing:
     def _jobs(self, instance: str) -> None:
         """Backups and Restores of an Instance that have not ended may have waited for this."""
         for job in self._store.jobs(instance):
-            if job.status.phase not in ("Completed", "Failed"):
+            if job.deleting or job.status.phase not in ("Completed", "Failed"):
                 self._wake(job.ref.kind, job.key)
 
     def _by_name(self, server_key: str, name: str) -> None:
@@ -85,6 +85,7 @@ class Routing:
             unplaced = instance.status.server is None
             if instance.ref.namespace == namespace and (unplaced or instance.status.server == server):
                 self._wake("Instance", instance.key)
+                self._jobs(instance.key)
 
     def _referring(self, refers: Callable[[Any], bool]) -> None:
         for instance in self._store.instances():

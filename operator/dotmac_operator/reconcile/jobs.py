@@ -33,9 +33,16 @@ ROUNDS = 40
 """Rounds of one pass; a whole Restore takes about 15."""
 LOG_LINES = 20
 """Of a one-shot that has failed, for the status."""
+CONNECTING = 2.0
+"""Seconds until a host is looked for that is Ready and was not reached by this process yet."""
 HOST_AWAY = 15.0
 """Seconds until a host that is away is looked for again."""
 type JobResource = Resource[Any, Any]
+
+
+class NotConnected(Exception):
+    """This process has just started; the Server's own pass connects, and wakes us. Nothing is known to be wrong, so
+    nothing is said."""
 
 
 class Refused(Exception):
@@ -126,6 +133,8 @@ class JobReconciler:
             except Refused as refusal:
                 self.fail(found, refusal.reason, str(refusal))
                 outcome = None
+            except NotConnected:
+                return Outcome(after=CONNECTING)
             except NotYet as problem:
                 return self.waiting(found, problem.reason, str(problem))
             except SpecError as error:
@@ -207,6 +216,7 @@ class JobReconciler:
 
         Raises:
             NotYet: it cannot be used now.
+            NotConnected
         """
         services, key = self.services, f"{found.ref.namespace}/{server}"
         known, inventory = services.store.server(key), services.hosts.inventory(key)
@@ -216,7 +226,7 @@ class JobReconciler:
             raise NotYet("ServerNotReady", f"Server {server} is not ready: see its conditions")
         if inventory is None or not inventory.started:
             services.wake_server(key)
-            raise NotYet("ServerNotReady", f"Server {server} is being connected")
+            raise NotConnected(key)
         executor = Executor(services.cluster, services.hosts, Site(found.ref, key, known.spec.proxy))
         return Place(known, inventory, executor)
 

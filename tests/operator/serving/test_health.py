@@ -268,7 +268,7 @@ def test_lines_of_a_watch() -> None:
 
 def test_a_place_for_each_watch() -> None:
     assert ("instances", "b") in places_of(["b", "a"]) and ("releases", "") in places_of(["a"])
-    assert len(places_of(["a", "b"])) == 6 and len(places_of([])) == 4
+    assert len(places_of(["a", "b"])) == 10 and len(places_of([])) == 6
 
 
 # -- event streams

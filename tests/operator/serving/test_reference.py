@@ -28,6 +28,7 @@ def test_the_labels_on_the_page_are_those_of_real_series() -> None:
     metrics.ended("Instance", DONE, 0.1)
     metrics.step_finished("start", "succeeded", 1.0)
     metrics.drift_repaired("ContainerMissing")
+    metrics.job_finished("Backup", "succeeded", 1.0, 1024)
     metrics.host_called("tenants/host-1", "ping", 0.1, True)
     metrics.requested("200", "GET")
     inventory = world.hosts.inventory("tenants/host-1")
