@@ -1,13 +1,17 @@
 """Which reconcilers a change concerns."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from dotmac_operator.core import names
 from dotmac_operator.core.facts import DockerEvent
 from dotmac_operator.reconcile.store import JOBS, Resource, Store, instance_of, server_name
 
-Wake = Callable[[str, str], None]
+
+class Wake(Protocol):
+    """`Workers.wake`."""
+
+    def __call__(self, kind: str, key: str, *, urgent: bool = False) -> None: ...
 
 
 class Routing:
@@ -20,7 +24,7 @@ class Routing:
     def changed(self, resource: Resource[Any, Any]) -> None:
         """An object of ours was added, changed or deleted."""
         kind, key = resource.ref.kind, resource.key
-        self._wake(kind, key)
+        self._wake(kind, key, urgent=True)
         if kind == "Server":
             self._namespace_instances(resource.ref.namespace, resource.ref.name)
         elif kind == "Release":

@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 BACKOFF_FIRST, BACKOFF_MOST = 1.0, 60.0
 """Seconds after a failed pass: doubled each time, jittered, up to the most."""
 COALESCE = 0.05
-"""Seconds that a wake-up waits for its companions: one change makes several events."""
+"""Seconds that a wake-up waits for its companions: one event of a host seldom comes alone. A change of the object
+itself is one event, so its pass begins at once, unless the last one began less than this ago."""
 
 type Pass = Callable[[str], Outcome]
 
@@ -68,6 +69,8 @@ class Workers:
         self._waiting: dict[tuple[str, str], float] = {}
         self._running: dict[tuple[str, str], float] = {}
         self._flags: dict[tuple[str, str], asyncio.Event] = {}
+        self._urgent: set[tuple[str, str]] = set()
+        """What was woken up by somebody who waits for it."""
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
@@ -87,17 +90,19 @@ class Workers:
             self._waiting[place] = time.monotonic()
             flag.set()
 
-    def wake(self, kind: str, key: str) -> None:
-        """Thread-safe. Starts the object's task when it has none."""
+    def wake(self, kind: str, key: str, *, urgent: bool = False) -> None:
+        """Thread-safe. Starts the object's task when it has none. `urgent`: without waiting for companions."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._wake, kind, key)
+            loop.call_soon_threadsafe(self._wake, kind, key, urgent)
 
-    def _wake(self, kind: str, key: str) -> None:
+    def _wake(self, kind: str, key: str, urgent: bool = False) -> None:
         if self._stopping:
             return
         log.debug("wake %s %s", kind, key)
         place = (kind, key)
+        if urgent:
+            self._urgent.add(place)
         if place not in self._waiting:
             self._waiting[place] = time.monotonic()
             self._meter.added(kind)
@@ -108,6 +113,7 @@ class Workers:
     def _forget(self, kind: str, key: str) -> None:
         del self._tasks[(kind, key)], self._flags[(kind, key)]
         self._waiting.pop((kind, key), None)
+        self._urgent.discard((kind, key))
 
     def queues(self) -> dict[str, Queue]:
         """What waits and what runs, by kind in lower case. Thread-safe. While another operator leads nothing waits."""
@@ -129,11 +135,13 @@ class Workers:
 
     async def _run(self, kind: str, key: str) -> None:
         flag = self._flags[(kind, key)]
-        failures = 0
+        failures, began = 0, 0.0
         while True:
-            await asyncio.sleep(COALESCE)
+            await self._companions((kind, key), began)
             await self._leading.wait()
             flag.clear()
+            self._urgent.discard((kind, key))
+            began = time.monotonic()
             outcome = await self._pass(kind, key)
             if outcome.gone and not flag.is_set():
                 self._forget(kind, key)
@@ -145,6 +153,12 @@ class Workers:
                     await flag.wait()
             except TimeoutError:
                 pass
+
+    async def _companions(self, place: tuple[str, str], began: float) -> None:
+        """Waits for what belongs to this wake-up; `began` is when the last pass did."""
+        until = time.monotonic() + COALESCE
+        while (left := (began + COALESCE if place in self._urgent else until) - time.monotonic()) > 0:
+            await asyncio.sleep(min(left, COALESCE / 5))
 
     async def _pass(self, kind: str, key: str) -> Outcome:
         # A pass without a wake-up, because its time has come, waits for a thread too.

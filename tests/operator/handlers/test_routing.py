@@ -18,8 +18,14 @@ ACME, BETA, HOST = ("Instance", "tenants/acme"), ("Instance", "tenants/beta"), (
 
 
 class Wakes(set[tuple[str, str]]):
-    def __call__(self, kind: str, key: str) -> None:
+    def __init__(self) -> None:
+        super().__init__()
+        self.urgent: set[tuple[str, str]] = set()
+
+    def __call__(self, kind: str, key: str, *, urgent: bool = False) -> None:
         self.add((kind, key))
+        if urgent:
+            self.urgent.add((kind, key))
 
     def taken(self) -> set[tuple[str, str]]:
         found = set(self)
@@ -50,6 +56,7 @@ def test_changes_of_objects(world: World, wakes: Wakes) -> None:
     get: Any = {"Instance": world.store.instance, "Server": world.store.server, "Release": world.store.release}
     routing.changed(get["Instance"]("tenants/acme"))
     assert wakes.taken() == {ACME, HOST}
+    assert wakes.urgent == {ACME}, "only what was changed itself is waited for"
     routing.changed(get["Server"]("tenants/host-1"))
     assert wakes.taken() == {HOST, ACME, BETA}
     routing.changed(get["Release"]("erp-9"))

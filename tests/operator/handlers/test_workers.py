@@ -80,6 +80,31 @@ async def test_companions_of_a_wake_up_share_a_pass(start: Start) -> None:
     assert seen == ["a"]
 
 
+async def test_what_is_waited_for_begins_at_once_but_not_again_and_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COALESCE", 0.3)
+    began: list[float] = []
+    workers = start(lambda key: began.append(time.monotonic()) or DONE)  # type: ignore[func-returns-value]
+    asked = time.monotonic()
+    workers.wake("Instance", "a", urgent=True)
+    await until(lambda: len(began) == 1)
+    assert began[0] - asked < 0.15
+    for _ in range(10):
+        workers.wake("Instance", "a", urgent=True)
+        await asyncio.sleep(0.01)
+    await until(lambda: len(began) == 2)
+    assert 0.29 < began[1] - began[0] < 0.5
+    await asyncio.sleep(0.4)
+    assert len(began) == 2, "one pass for all of them"
+    workers.wake("Instance", "a")
+    await asyncio.sleep(0.1)
+    workers.wake("Instance", "a", urgent=True)
+    asked = time.monotonic()
+    await until(lambda: len(began) == 3)
+    assert began[2] - asked < 0.2, "it does not wait for one that was not waited for"
+
+
 async def test_a_wake_up_during_a_pass_runs_another_one(start: Start) -> None:
     began, go_on = threading.Event(), threading.Event()
     count = 0
