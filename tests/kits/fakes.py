@@ -270,6 +270,9 @@ class FakeEngine:
             raise NotFound(f"no such file: {path}", 404)
         return self.autosave
 
+    def file_version(self, container: str, path: str) -> str:
+        return hashlib.sha256(self.read_file(container, path)).hexdigest()
+
     def wait_container(self, container: str, deadline: float) -> int:
         return self._box(container).exit_code or 0
 
@@ -487,6 +490,9 @@ class FakeEngine:
             return ExecResult(0, b"", b"")
 
         return self._mutate(f"reload {container}", effect)
+
+    def exec_code(self, container: str, argv: Sequence[str], *, deadline: float = 60.0) -> int:
+        return self.exec(container, argv, deadline=deadline).exit_code
 
     def exec_runs(self, exec_id: str) -> bool:
         self._read()

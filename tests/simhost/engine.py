@@ -14,6 +14,7 @@ from tests.simhost.objects import (
     Container,
     Endpoint,
     Exec,
+    Files,
     Json,
     LogLine,
     Refused,
@@ -349,6 +350,11 @@ class Engine:
         store, key = self._place(container, path)
         return store.get(key)
 
+    def written(self, container: Container, path: str) -> int:
+        """When a file was written, Unix nanoseconds; 0 when it is absent."""
+        store, key = self._place(container, path)
+        return store.written.get(key, 0)
+
     def write(self, container: Container, path: str, content: bytes) -> None:
         store, key = self._place(container, path)
         store[key] = content
@@ -359,7 +365,7 @@ class Engine:
         prefix = key.rstrip("/") + "/" if key.strip("/") else ""
         return {name[len(prefix) :]: data for name, data in store.items() if name.startswith(prefix)}
 
-    def _place(self, container: Container, path: str) -> tuple[dict[str, bytes], str]:
+    def _place(self, container: Container, path: str) -> tuple[Files, str]:
         path = "/" + path.strip("/")
         for mount in sorted(container.mounts, key=lambda m: -len(m.target)):
             target = mount.target.rstrip("/")

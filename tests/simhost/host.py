@@ -80,6 +80,7 @@ class SimHost:
         self._number = 0
         self._loop = loop
         self._wires: set[Wire] = set()
+        self._working: set[asyncio.Task[None]] = set()
         self._fenced: dict[Channel, tuple[int, str]] = {}
         self._listener: asyncssh.SSHAcceptor | None = None
 
@@ -274,6 +275,8 @@ class SimHost:
         error = await self.meet(call, Phase.BEFORE, channel)
         answer = Reply(error.status, {"message": error.message}) if error else await self._answer(route, request, name)
         failed = error is not None or (isinstance(answer, Reply) and answer.status >= 400)
+        if isinstance(answer, routes.Attach) and request.json().get("Detach"):
+            answer = await self._detached(answer)
         if isinstance(answer, routes.Attach):
             await self._attach(channel, request, answer, call)
         elif isinstance(answer, Streamed):
@@ -283,7 +286,8 @@ class SimHost:
             error = None if failed else await self.meet(call, Phase.AFTER, channel)
             shown = Reply(error.status, {"message": error.message}) if error else answer
             body = render(shown, self._common)
-            await channel.write(head(shown.status, self._common) if request.method == "HEAD" else body)
+            bare = head(shown.status, {**self._common, **shown.headers})
+            await channel.write(bare if request.method == "HEAD" else body)
 
     async def _answer(self, route: routes.Route, request: Request, name: str) -> routes.Answer:
         try:
@@ -308,6 +312,28 @@ class SimHost:
             await send_chunks(channel, Streamed(chunks(), answer.content_type), self._common)
         finally:
             after.close()
+
+    async def _detached(self, answer: routes.Attach) -> Reply:
+        """Answers at once; the program runs on."""
+        run = self.engine.execs[answer.exec_id]
+        container = self.engine.containers[run.container]
+        run.running = True
+        self.engine.tell_exec(run, "exec_start")
+
+        async def unheard(stream: int, data: bytes) -> None: ...
+
+        async def work() -> None:
+            try:
+                started = programs.Started(run.body.get("Cmd") or (), b"", unheard)
+                run.exit_code = await programs.in_container(self.engine, container, started)
+            finally:
+                run.running = False
+                run.exit_code = 137 if run.exit_code is None else run.exit_code
+                self.engine.tell_exec(run, "exec_die", exitCode=str(run.exit_code))
+
+        self._working.add(task := asyncio.create_task(work()))
+        task.add_done_callback(self._working.discard)
+        return Reply(200)
 
     async def _attach(self, channel: "Channel", request: Request, answer: routes.Attach, call: Call) -> None:
         run = self.engine.execs[answer.exec_id]

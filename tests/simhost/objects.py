@@ -37,6 +37,18 @@ class Image:
     config: Json = field(default_factory=dict)
 
 
+class Files(dict[str, bytes]):
+    """Path without a leading slash -> content; and when each was written, Unix nanoseconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: dict[str, int] = {}
+
+    def __setitem__(self, path: str, content: bytes) -> None:
+        super().__setitem__(path, content)
+        self.written[path] = max(time.time_ns(), self.written.get(path, 0) + 1)
+
+
 @dataclass
 class Volume:
     name: str
@@ -44,8 +56,8 @@ class Volume:
     created: float
     driver: str = "local"
     options: Json = field(default_factory=dict)
-    files: dict[str, bytes] = field(default_factory=dict)
-    """Path within the volume, without a leading slash -> content."""
+    files: Files = field(default_factory=Files)
+    """By their path within the volume."""
     birth: int = 0
     """Unlike the name it tells two volumes apart of which one took the other's place."""
 
@@ -127,7 +139,7 @@ class Container:
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     mounts: list[Mount] = field(default_factory=list)
     log: list[LogLine] = field(default_factory=list)
-    files: dict[str, bytes] = field(default_factory=dict)
+    files: Files = field(default_factory=Files)
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     ended: list[Callable[[], None]] = field(default_factory=list)
     """Called at the next end of its program."""

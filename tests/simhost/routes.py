@@ -392,7 +392,10 @@ def get_archive(engine: Engine, request: Request, name: str) -> Answer:
         raise Refused(404, f"Could not find the file {path} in container {name}")
     stem = path.rstrip("/").rpartition("/")[2] or "."
     members = {stem: content} if content is not None else {f"{stem}/{key}": data for key, data in tree.items()}
-    stat = {"name": stem, "size": len(content or b""), "mode": 0o644, "mtime": views.rfc3339(time.time())}
+    # To the nanosecond, which a float of seconds does not hold.
+    seconds, nanoseconds = divmod(engine.written(container, path), 10**9)
+    mtime = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
+    stat = {"name": stem, "size": len(content or b""), "mode": 0o644, "mtime": mtime, "linkTarget": ""}
     headers = {"X-Docker-Container-Path-Stat": base64.b64encode(json.dumps(stat).encode()).decode()}
     return Reply(body=_tar(members), headers={**headers, "Content-Type": "application/x-tar"})
 

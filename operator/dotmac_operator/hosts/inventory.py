@@ -49,6 +49,8 @@ class Inventory:
         self._stream: EventStream | None = None
         self._images: dict[str, ImageFact] = {}
         self._inspected: dict[str, Inspected] = {}
+        self._config: tuple[str, str] | None = None
+        """(version, content) of the proxy's file."""
         self._began = time.monotonic()
         """When the stream was opened: what happened before was not told."""
         self.breaks = 0
@@ -174,7 +176,7 @@ class Inventory:
         engine = self.host.engine
         with ThreadPoolExecutor(3, thread_name_prefix="lists") as threads:
             networks, volumes = threads.submit(engine.networks), threads.submit(engine.volumes)
-            config = threads.submit(self._proxy_config)
+            config = threads.submit(self.proxy_config)
             containers = tuple(engine.containers([names.MANAGED]))
             return HostFacts(
                 revision=0,
@@ -184,11 +186,24 @@ class Inventory:
                 proxy_config=config.result(),
             )
 
-    def _proxy_config(self) -> str | None:
+    def proxy_config(self) -> str | None:
+        """What the proxy runs, as it is on the host now; None when it has no configuration.
+
+        The host is asked each time, but the file is sent again only when it was written since: Docker 20.10 starts a
+        process to read it, 50 ms of processor time. The proxy writes it once for each load, and a load takes longer
+        than the clock of a file system needs to move on. See ADR 0023.
+        """
+        engine = self.host.engine
         try:
-            return self.host.engine.read_file(names.PROXY_CONTAINER, proxy.AUTOSAVE).decode()
+            version = engine.file_version(names.PROXY_CONTAINER, proxy.AUTOSAVE)
+            known = self._config
+            if known is None or not version or known[0] != version:
+                # The content may be newer than the version, never older: then the next look reads it again.
+                known = (version, engine.read_file(names.PROXY_CONTAINER, proxy.AUTOSAVE).decode())
+                self._config = known
         except NotFound:
             return None
+        return known[1]
 
     def _wanted_images(self, references: Iterable[str]) -> Mapping[str, ImageFact]:
         found: dict[str, ImageFact] = {}

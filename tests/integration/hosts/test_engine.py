@@ -185,6 +185,41 @@ def test_files_are_read_running_or_not(sleeper):
     assert host.engine.read_file(name, "etc/motd") == b"hello\n"
 
 
+def test_a_file_has_another_version_once_it_is_written(sleeper):
+    host, name = sleeper
+    engine = host.engine
+    engine.exec(name, ["sh", "-c", "echo one >/tmp/f"])
+    seen = [engine.file_version(name, "/tmp/f")]
+    assert engine.file_version(name, "/tmp/f") == seen[0], "looking changes nothing"
+    for again in ("one", "two"):  # the same size, and once the same content
+        engine.exec(name, ["sh", "-c", f"echo {again} >/tmp/f"])
+        seen.append(engine.file_version(name, "/tmp/f"))
+    assert len(set(seen)) == 3
+    kept = len(engine._client.kept._idle)
+    assert engine.file_version(name, "/tmp/f") == seen[2]
+    assert len(engine._client.kept._idle) == kept, "the connection is used again"
+    for absent in ("/tmp/g", "/no/such/dir/x"):
+        with pytest.raises(NotFound):
+            engine.file_version(name, absent)
+
+
+def test_exit_codes_without_a_stream(sleeper):
+    host, name = sleeper
+    engine = host.engine
+    engine.ping()
+    dialled = len(engine._client.kept._idle)
+    assert [engine.exec_code(name, ["sh", "-c", f"exit {code}"]) for code in (0, 3)] == [0, 3]
+    assert engine.exec_code(name, ["no-such-program"]) in (126, 127)
+    assert len(engine._client.kept._idle) == dialled, "no channel is used up"
+    with pytest.raises(DeadlineExceeded):
+        engine.exec_code(name, ["sleep", "5"], deadline=0.5)
+    engine.stop_container(name, 0)
+    with pytest.raises(Conflict):
+        engine.exec_code(name, ["true"])
+    with pytest.raises(NotFound):
+        engine.exec_code(name + "absent", ["true"])
+
+
 @pytest.mark.parametrize("path", ["/etc/absent", "/etc/broken", "/no/such/dir/x", "/etc/$(id)"])
 def test_a_file_that_is_not_there(sleeper, path):
     host, name = sleeper
