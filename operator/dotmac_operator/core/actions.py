@@ -213,6 +213,8 @@ class CountConnections(Action):
 @dataclass(frozen=True)
 class SetRoute(Action):
     route: Route
+    first: bool = False
+    """The Instance has none yet, so that nobody's requests are switched by it."""
 
     @property
     def text(self) -> str:

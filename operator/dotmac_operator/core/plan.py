@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from dotmac_crds.lifecycle import State
 from dotmac_operator.core import gate, recreate, stopped
-from dotmac_operator.core.actions import Action
+from dotmac_operator.core.actions import Action, SetRoute
 from dotmac_operator.core.digest import digest
 from dotmac_operator.core.gate import Hold
 from dotmac_operator.core.rollback import database, undo
@@ -62,6 +62,12 @@ class Plan:
         if self.rolled_back:
             return tuple(("rollback", action) for action in (*self.undo, *self.database.actions))
         return tuple((name, action) for name, verdict in self.verdicts for action in verdict.actions)
+
+    @property
+    def routes_soon(self) -> bool:
+        """Whether the proxy's configuration is to be changed once the containers of now have started."""
+        current = self.current[0] if self.current is not None else ""
+        return current == "start" and any(isinstance(action, SetRoute) for _, action in self.actions)
 
     @property
     def hash(self) -> str:

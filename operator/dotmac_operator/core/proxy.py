@@ -20,7 +20,7 @@ type Config = dict[str, Any]
 SHUTDOWN_DELAY = 1
 """Seconds between the moment a new configuration serves and the moment the connections that idle under the old one are
 closed. Until then every answer under the old one says `Connection: close`, so that no client that asks more often than
-this is cut while it asks. See ADR 0020."""
+this is cut while it asks. See ADR 0020. One without a tenant has no clients to take leave of, and is left at once."""
 LINGER = SHUTDOWN_DELAY + 6
 """Seconds after a switch in which a request may still come in under the old configuration: the delay, and five for a
 connection that was opened and has not asked yet. Source: net/http, Server.closeIdleConns."""
@@ -76,8 +76,7 @@ def base_config(proxy: Proxy, turn: int = 0) -> Config:
         # Certificates and redirects are said explicitly, per route; Caddy must not guess them from host names.
         PLAIN: {"listen": _listen(80, PLAIN, turn), "automatic_https": {"disable": True}, "routes": [FAREWELL, REFUSAL]}
     }
-    http: Config = {"http_port": 80, "https_port": 443, "grace_period": "30s", "servers": servers}
-    apps: Config = {"http": http | {"shutdown_delay": f"{SHUTDOWN_DELAY}s"}}
+    apps: Config = {"http": {"http_port": 80, "https_port": 443, "grace_period": "30s", "servers": servers}}
     if proxy.tls.mode != "Off":
         _add_secure(servers, turn)
         apps["tls"] = _tls(proxy, {})
@@ -120,6 +119,7 @@ def turned(config: Config) -> Config:
 def with_route(config: Config, route: Route, proxy: Proxy) -> Config:
     """`config` with this Instance's route in place of its old one. Other Instances' routes stay as they are."""
     made = without_route(config, route.owner)
+    made["apps"]["http"]["shutdown_delay"] = f"{SHUTDOWN_DELAY}s"
     servers = made["apps"]["http"]["servers"]
     plain = [host for host, mode in route.hosts if mode == "Off"]
     secure = [host for host, mode in route.hosts if mode != "Off"]
@@ -138,6 +138,8 @@ def without_route(config: Config, owner: str) -> Config:
     for server in made["apps"]["http"]["servers"].values():
         server["routes"] = [route for route in server.get("routes", []) if owner_of(route) != owner]
     _forget_subjects(made)
+    if not any(owner_of(route) for _, route in _routes(made, None)):
+        made["apps"]["http"].pop("shutdown_delay", None)
     return made
 
 

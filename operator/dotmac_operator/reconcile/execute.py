@@ -18,7 +18,7 @@ from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.desired import GeneratedKey
 from dotmac_operator.core.secret import SecretStr
 from dotmac_operator.hosts.inventory import Inventory
-from dotmac_operator.hosts.port import Conflict, Engine, EngineError, HostError, NotFound, Progress
+from dotmac_operator.hosts.port import Conflict, Engine, EngineError, HostError, Progress
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.ports import Cluster, ObjectRef
 from dotmac_operator.reconcile.routing import Change, ProxyRefused
@@ -150,8 +150,7 @@ class Executor:
             table = proxy_connections(engine)
             results.open_requests[action.name] = connections.open_requests(table, action.address, action.port)
         elif isinstance(action, do.SetRoute):
-            route = action.route
-            self._change_proxy(inventory, lambda config: proxy.with_route(config, route, self._site.proxy))
+            self._set_route(inventory, action)
         elif isinstance(action, do.RemoveRoute):
             owner = action.owner
             self._change_proxy(inventory, lambda config: proxy.without_route(config, owner))
@@ -162,22 +161,26 @@ class Executor:
         else:
             raise TypeError(f"no way to carry out {type(action).__name__}")
 
-    def _change_proxy(self, inventory: Inventory, change: Change) -> None:
-        """Reads, changes and loads the configuration; one at a time for each host, so that no route is lost."""
+    def _set_route(self, inventory: Inventory, action: do.SetRoute) -> None:
+        def change(config: proxy.Config) -> proxy.Config:
+            return proxy.with_route(config, action.route, self._site.proxy)
+
+        self._change_proxy(inventory, change, action.first)
+
+    def _change_proxy(self, inventory: Inventory, change: Change, patient: bool = False) -> None:
+        """Reads, changes and loads the configuration; one at a time for each host, so that no route is lost.
+        `patient`: together with those that are expected."""
         engine = inventory.host.engine
 
         def load(changes: list[Change]) -> None:
-            try:
-                current = proxy.parse(engine.read_file(names.PROXY_CONTAINER, proxy.AUTOSAVE).decode())
-            except NotFound:
-                current = None
+            current = proxy.parse(inventory.proxy_config())
             made = current or proxy.base_config(self._site.proxy)
             for one in changes:
                 made = one(made)
             if made != current:
                 load_proxy(engine, made)
 
-        self._hosts.routing(self._site.server_key).apply(change, load)
+        self._hosts.routing(self._site.server_key).apply(self._site.owner.uid, change, load, patient=patient)
 
     def _verify(self, inventory: Inventory, action: do.VerifyRoute) -> tuple[bool, str]:
         bind = self._site.proxy.bind_address
@@ -270,7 +273,7 @@ def _probe(inventory: Inventory, action: do.ProbeContainer) -> tuple[bool, str]:
 
 def _probe_inside(engine: Engine, action: do.ProbeInside) -> tuple[bool, str]:
     try:
-        code = engine.exec(action.name, action.check.argv, deadline=action.check.timeout).exit_code
+        code = engine.exec_code(action.name, action.check.argv, deadline=action.check.timeout)
     except HostError as error:
         if not error.retryable:
             raise

@@ -73,6 +73,12 @@ class Rollout(Pass):
                 inventory.invalidate()
 
     def run(self) -> Outcome:
+        try:
+            return self._rounds()
+        finally:
+            self.services.hosts.routing(self.server_key).expect_no_more(self.instance.ref.uid)
+
+    def _rounds(self) -> Outcome:
         for _ in range(ROUNDS):
             if self._moved():
                 return AGAIN
@@ -117,6 +123,8 @@ class Rollout(Pass):
         name, verdict = made.current
         if verdict.state in ("act", "wait"):
             self._step_began(name)
+        if made.routes_soon:
+            self.services.hosts.routing(self.server_key).expect(self.instance.ref.uid)
         waiting = self._backing_off(view, made)
         if waiting is not None:
             return waiting

@@ -7,7 +7,7 @@ import pytest
 
 from dotmac_operator.core.proxy import Config
 from dotmac_operator.hosts.port import HostUnreachable
-from dotmac_operator.reconcile.routing import Change, ProxyRefused, Routing
+from dotmac_operator.reconcile.routing import GATHER, Change, ProxyRefused, Routing
 
 
 def change(name: str) -> Change:
@@ -45,7 +45,7 @@ def all_at_once(routing: Routing, proxy: Proxy, *names: str) -> dict[str, BaseEx
 
     def work(name: str) -> None:
         try:
-            routing.apply(change(name), proxy.load)
+            routing.apply(name, change(name), proxy.load)
         except Exception as error:
             errors[name] = error
 
@@ -86,6 +86,37 @@ def test_the_next_one_after_a_failure_is_loaded() -> None:
     routing, proxy = Routing(), Proxy()
     proxy.go_on.set()
     with pytest.raises(ProxyRefused):
-        routing.apply(change("bad"), proxy.load)
-    routing.apply(change("good"), proxy.load)
+        routing.apply("bad", change("bad"), proxy.load)
+    routing.apply("good", change("good"), proxy.load)
     assert proxy.config == {"good": True}
+
+
+def at_work(routing: Routing, proxy: Proxy, name: str, *, patient: bool = True) -> threading.Thread:
+    thread = threading.Thread(target=routing.apply, args=(name, change(name), proxy.load), kwargs={"patient": patient})
+    thread.start()
+    return thread
+
+
+def test_those_that_are_expected_are_waited_for() -> None:
+    routing, proxy = Routing(), Proxy()
+    proxy.go_on.set()
+    for name in "abc":
+        routing.expect(name)
+    threads = [at_work(routing, proxy, "a"), at_work(routing, proxy, "b")]
+    assert not proxy.first.wait(0.1)
+    routing.expect_no_more("c")  # its containers did not start
+    for thread in threads:
+        thread.join(5)
+    assert (proxy.loads, proxy.config) == (1, {"a": True, "b": True})
+
+
+def test_nobody_waits_long_and_a_switch_not_at_all() -> None:
+    routing, proxy = Routing(), Proxy()
+    proxy.go_on.set()
+    routing.expect("never comes")
+    began = time.monotonic()
+    at_work(routing, proxy, "switch", patient=False).join(5)
+    assert time.monotonic() - began < GATHER / 2
+    at_work(routing, proxy, "a").join(5)
+    assert GATHER <= time.monotonic() - began < GATHER + 1
+    assert proxy.loads == 2

@@ -33,7 +33,7 @@ def _actions(view: View) -> Iterator[Action]:
         yield ConnectNetwork("the proxy cannot reach the tenant", view.desired.network, container.name)
     if not proxy.same(view.route, view.desired.route):
         reason = "the proxy has no route" if view.route is None else "the proxy's route differs"
-        yield SetRoute(reason, replace(view.desired.route, since=int(view.now)))
+        yield SetRoute(reason, replace(view.desired.route, since=int(view.now)), first=view.route is None)
 
 
 STEP = Step("route", check)
