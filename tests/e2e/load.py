@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.e2e.platform import HTTP_PORT, Tenant
 
@@ -51,7 +52,9 @@ class Load:
             await client.ask("GET", "/")
             self.answers["kept"] += 1
             await asyncio.sleep(0.02)
-            client = await self.connect() if client.closing else client
+            if client.closing:
+                self.answers["kept, asked to leave"] += 1
+                client = await self.connect()
         client.close()
 
     async def posts(self) -> None:
@@ -73,6 +76,11 @@ class Load:
         assert size in (None, len(body)), f"{path} was cut after {len(body)} bytes"
         self.answers[path] += 1
         client.close()
+
+    async def always(self, path: str) -> None:
+        """One long request after the other, the last of them to its end."""
+        while not self.stop.is_set():
+            await self.long(path)
 
     async def websocket(self) -> None:
         """Echoes; when the connection ends, it must end by a close frame, and another one must be had at once."""
@@ -154,16 +162,33 @@ class Client:
 
 
 @contextmanager
-def steady(tenant: Tenant, *, slow: float = 10, stream: int = 12) -> Iterator[Load]:
-    """Load from here to the end of the block and of its long requests, which begin with it."""
+def steady(tenant: Tenant, *, slow: float = 10, stream: int = 12, always: tuple[str, ...] = ()) -> Iterator[Load]:
+    """Load from here to the end of the block and of its long requests, which begin with it; `always` are asked for
+    again and again."""
     load = Load(tenant.host.address, tenant.domain)
     clients = [("fresh", load.fresh), *[("kept", load.kept)] * 4, ("post", load.posts), ("websocket", load.websocket)]
     clients.append(("slow", lambda: load.long(f"/slow?{slow}")))
     clients.append(("stream", lambda: load.long(f"/stream?{stream}", stream * 10)))
+    clients += [(path, partial(load.always, path)) for path in always]
+    with _running(load, clients):
+        yield load
+
+
+@contextmanager
+def asking(tenant: Tenant, *paths: str) -> Iterator[Load]:
+    """One request for each path, sent at the beginning of the block; they may take longer than it does."""
+    load = Load(tenant.host.address, tenant.domain)
+    with _running(load, [(path, partial(load.long, path)) for path in paths]):
+        time.sleep(0.3)
+        yield load
+
+
+@contextmanager
+def _running(load: Load, clients: list[tuple[str, Callable[[], Awaitable[None]]]]) -> Iterator[None]:
     thread = threading.Thread(target=lambda: asyncio.run(load.run(clients)), daemon=True)
     thread.start()
     try:
-        yield load
+        yield
     finally:
         load.stop.set()
         thread.join(ANSWER_SECONDS + 5)

@@ -2,6 +2,7 @@
 
 GET /health, / | GET /slow?S answers after S seconds | GET /stream?S sends 10 bytes a second for S seconds
 POST / appends its body to /data/posts | GET /ws echoes one text frame after the other
+With HIDE in its environment it is ill, but for who asks it without a proxy in between: only step verify can see it.
 """
 
 import base64
@@ -25,6 +26,9 @@ class App(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _, seconds = self.path.partition("?")
+        if path == "/health" and "HIDE" in os.environ and "X-Forwarded-For" in self.headers:
+            self.send_error(500)
+            return
         if path == "/slow":
             time.sleep(float(seconds))
         elif path == "/stream":

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tests.e2e import releases
-from tests.e2e.load import Load, steady
+from tests.e2e.load import Load, asking, steady
 from tests.e2e.platform import Platform, Tenant
 from tests.e2e.test_crashes import kill_at
 
@@ -62,9 +62,11 @@ def tenant(platform: Platform) -> Iterator[Tenant]:
 
 
 def assert_unhurt(tenant: Tenant, load: Load, body: str) -> None:
-    """Not one request failed, no POST was lost or repeated, every kind of client did something."""
+    """Not one request failed, no POST was lost or repeated, every kind of client did something. Kept connections were
+    asked to leave, not cut, and WebSockets ended with a close frame of code 1001."""
     assert load.failures == []
-    expected = {"fresh", "kept", "post", "websocket", "websocket closed", "/slow?10", "/stream?12"}
+    expected = {"fresh", "kept", "kept, asked to leave", "post", "websocket", "websocket closed"}
+    expected |= {"/slow?10", "/stream?12"}
     assert expected - set(load.answers) == set(), load.answers
     assert load.bodies[body] > 0, load.bodies
     written = tenant.exec("web", "cat", "/data/posts").split()
@@ -109,6 +111,20 @@ def test_killed_at_the_switch_and_while_it_drains_a_new_release_rolls_all_the_sa
     assert_unhurt(tenant, load, "green 2")
 
 
+def test_killed_while_it_drains_a_suspended_tenant_has_answered_everybody(platform: Platform, tenant: Tenant) -> None:
+    """New requests get the page at once; those that were asked before are answered, then everything stops."""
+    mark = platform.operator.mark()
+    with asking(tenant, "/slow?5") as load:
+        platform.patch("Instance", NAME, {"spec": {"state": "Suspended"}})
+        kill_at(platform, mark, "count open requests ")
+        assert tenant.ask().status_code == 503
+        platform.operator.start()
+    assert (load.failures, load.answers["/slow?5"]) == ([], 1)
+    platform.wait_condition("Instance", NAME, "Suspended", "True")
+    platform.wait_ready(NAME)
+    assert not [c for c in tenant.containers() if c["State"]["Running"]]
+
+
 KINDS = {
     "image": lambda: (river("river-3", "green"), "green 2"),
     "class": lambda: (river("river-3", "green", classRef={"name": "roomy"}), "green 2"),
@@ -120,10 +136,45 @@ KINDS = {
 @long
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_change_rolls(platform: Platform, tenant: Tenant, kind: str) -> None:
-    """river-3 is river-1 with another image, and becomes river-2 with two replicas."""
-    platform.apply(app_release("river-3", "2.0", releases.SAMPLE_2))
+    """Two replicas each time: from river-1 by its image alone to river-3, and at last to another Release of it."""
+    first = app_release("river-1", "1.0", releases.SAMPLE_1, replicas=2)
+    platform.apply(first, app_release("river-3", "2.0", releases.SAMPLE_2, replicas=2))
+    if kind == "image":
+        platform.apply(river("river-1", state="Running"))
+        platform.wait_ready(NAME, seconds=90)
     wanted, body = KINDS[kind]()
     roll(platform, tenant, wanted, body)
+    assert len(tenant.containers("web")) == 2
+
+
+@long
+@pytest.mark.timeout(400)
+def test_a_version_that_only_users_find_ill_is_taken_back_without_a_failed_request(
+    platform: Platform, tenant: Tenant
+) -> None:
+    """Found by step verify, 90 s after the switch, with its requests under way; killed at both ends of the drain."""
+    wanted = river("river-2", "mauve")
+    wanted["spec"]["env"].append({"name": "HIDE", "value": "1"})
+    platform.apply(river("river-2", "violet"))
+    platform.wait_ready(NAME, seconds=90)
+    before = {c["Id"]: c["Name"].lstrip("/") for c in tenant.containers("web")}
+    back = f"route {tenant.domain} to {min(before.values())}:"
+    with steady(tenant, always=("/slow?4", "/stream?6")) as load:
+        time.sleep(0.5)
+        mark = platform.operator.mark()
+        platform.apply(wanted)
+        for action in ("route ", back, "count open requests ", "remove container "):
+            kill_at(platform, mark, action, seconds=150)
+            mark = platform.operator.mark()
+            platform.operator.start()
+        platform.wait_condition("Instance", NAME, "Stalled", "True", reason="UpgradeRolledBack", seconds=90)
+        assert {c["Id"] for c in tenant.containers("web")} == set(before)
+        time.sleep(1)
+    assert_unhurt(tenant, load, "violet 2")
+    assert load.bodies["mauve 2"] > 0, "it did serve"
+    assert load.answers["/slow?4"] > 10 and load.answers["/stream?6"] > 10
+    platform.apply(river("river-2", "violet"))
+    platform.wait_ready(NAME, seconds=90)
 
 
 @long

@@ -57,9 +57,10 @@ class Kept:
             self.serving, self.verify_since, self.verify_message = view.verify_key, 0.0, ""
         running = {container.id for container in view.containers if container.running}
         self.probes = {id_: probe for id_, probe in self.probes.items() if id_ in running}
-        # What was counted is good for one way out: on the next one there may be requests again.
-        leaving = {container.id for container in view.containers if container.running and not view.serves(container)}
-        self.open_requests = {id_: found for id_, found in self.open_requests.items() if id_ in leaving}
+        if self.open_requests:
+            # What was counted is good for one way out: on the next one there may be requests again.
+            leaving = {c.id for c in view.containers if c.running and not view.serves(c)}
+            self.open_requests = {id_: found for id_, found in self.open_requests.items() if id_ in leaving}
         self._count_restarts(view)
         judged = replace(view, memory=self.memory())
         since = {}
