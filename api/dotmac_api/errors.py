@@ -156,6 +156,8 @@ async def _on_http(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(body.model_dump(), status_code=status, headers=error.headers)
 
 
+# undefined_table, undefined_column
+_NOT_MIGRATED = ("42P01", "42703")
 _UNIQUE, _FOREIGN_KEY, _CHECK, _NOT_NULL = "23505", "23503", "23514", "23502"
 
 
@@ -181,6 +183,10 @@ def from_database(error: Exception) -> ApiError:
     if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
         log.error("the database is not available", exc_info=error)
         return Unavailable("the database is not available; try again", headers={"Retry-After": "2"})
+    if getattr(getattr(error, "orig", None), "sqlstate", None) in _NOT_MIGRATED:
+        log.error("the tables are not those of this version: run `dotmac-api migrate`", exc_info=error)
+        text = "the database is not at the version of this program; its operators run `dotmac-api migrate`"
+        return Unavailable(text, code="not_migrated", headers={"Retry-After": "30"})
     raise error
 
 

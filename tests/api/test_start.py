@@ -7,6 +7,8 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
 
 import jwt
 import psycopg
@@ -16,10 +18,13 @@ from cryptography.fernet import Fernet
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fastapi import APIRouter, FastAPI
+from psycopg import sql
+from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
-from tests.api.conftest import make_settings
+from tests.api.conftest import connect, make_settings
 from tests.kits.postgres import Postgres
 from tests.kits.redis import RedisServer
+from tests.kits.resources import instance, server
 from typer.testing import CliRunner
 
 from dotmac_api import cli
@@ -29,6 +34,8 @@ from dotmac_api.database import make_engine
 from dotmac_api.errors import Unauthorized
 from dotmac_api.main import create_app
 from dotmac_api.migrations import downgrade, upgrade
+from dotmac_api.mirror.models import InstanceRow, ServerRow
+from dotmac_api.mirror.projection import project
 from dotmac_api.models import METADATA
 from dotmac_api.settings import Settings, SettingsRefused, load_settings, random_key
 
@@ -260,6 +267,61 @@ def test_from_nothing_to_an_administrator_by_the_command_line(
         assert "DOTMAC_API_ENCRYPTION_KEY is no setting, DOTMAC_API_ENCRYPTION_KEYS is" in told["FAILED environment"]
         assert "DOTMAC_API_OPERATOR_TOKEN is not set" in told["FAILED operator"]
         assert "domain_settings: 0 re-encrypted" in dotmac_api("rotate-keys").output
+
+
+@pytest.mark.services
+async def test_migrations_keep_accounts_and_the_choices_of_administrators(
+    postgres_server: Postgres, redis: RedisServer
+) -> None:
+    """Down and up again one by one, amid rows of every kind; meanwhile the facade says what is missing."""
+    with _empty_database(postgres_server, "kept") as url:
+        settings = make_settings(url, redis.url)
+        await upgrade(settings)
+        with psycopg.connect(url, autocommit=True) as plain:
+            ada = _filled(plain)
+            withdrawn = plain.execute("DELETE FROM role_permissions RETURNING id").fetchall()
+            for step in ("-1", "-1", "+1", "head"):
+                await (downgrade if step.startswith("-") else upgrade)(settings, step)
+                assert plain.execute("SELECT id FROM people").fetchone() == (ada,)
+            assert len(withdrawn) > 20
+            assert plain.execute("SELECT count(*) FROM role_permissions").fetchone() == (0,)
+            assert plain.execute("SELECT count(*) FROM instances").fetchone() == (0,), "to be mirrored again"
+            await downgrade(settings)
+            app = create_app(settings)
+            async with app.router.lifespan_context(app), connect(app) as client:
+                body = {"username": "ada", "password": "x"}
+                answer = await client.post("/api/v1/auth/login", json=body)
+            assert (answer.status_code, answer.json()["code"]) == (503, "not_migrated")
+
+
+def _filled(plain: psycopg.Connection[tuple[object, ...]]) -> object:
+    """Rows that refer to each other, in every noun; gives the id of the person."""
+    [ada] = plain.execute(
+        "INSERT INTO people (first_name, last_name, email) VALUES ('A', 'L', 'ada@example.org') RETURNING id"
+    ).fetchone() or [None]
+    for statement in (
+        "INSERT INTO user_credentials (person_id, username, password_hash) SELECT id, 'ada', '!' FROM people",
+        "INSERT INTO sessions (person_id, credential_id, expires_at)"
+        " SELECT person_id, id, now() + interval '1 day' FROM user_credentials",
+        "INSERT INTO refresh_tokens (token_hash, session_id) SELECT 'x', id FROM sessions",
+        "INSERT INTO person_roles (person_id, role_id) SELECT p.id, r.id FROM people p, roles r",
+        "INSERT INTO audit_events (actor_type, action, is_success) VALUES ('system', 'x', true)",
+        "INSERT INTO domain_settings (domain, key, value, is_secret) VALUES ('auth', 'totp_issuer', '\"x\"', false)",
+    ):
+        plain.execute(statement.encode())
+    for row in (_mirrored(InstanceRow, instance()), _mirrored(ServerRow, server())):
+        names = sql.SQL(", ").join(map(sql.Identifier, row))
+        places = sql.SQL(", ").join(map(sql.Placeholder, row))
+        table = sql.Identifier("instances" if "instance_id" in row else "servers")
+        plain.execute(sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(table, names, places), row)
+    return ada
+
+
+def _mirrored(model: type[InstanceRow] | type[ServerRow], obj: dict[str, Any]) -> dict[str, Any]:
+    stamp = {"uid": str(uuid.uuid4()), "namespace": "default", "resourceVersion": "1"}
+    stamp["creationTimestamp"] = "2026-01-01T00:00:00Z"
+    row = project({**obj, "metadata": obj["metadata"] | stamp}) | {"mirrored_at": datetime.now(UTC)}
+    return {name: Jsonb(value) if isinstance(value, dict | list) else value for name, value in row.items()}
 
 
 @pytest.mark.services

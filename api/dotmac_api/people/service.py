@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_api.auth.identity import Identity
@@ -15,6 +15,7 @@ from dotmac_api.people.schemas import PersonCreate, PersonUpdate
 from dotmac_api.principal import Principal
 from dotmac_api.rbac.administrators import one_is_left
 from dotmac_api.schemas import Orderable, Slice, paginate
+from dotmac_api.webhooks.models import WebhookRow
 
 ORDERABLE: Orderable = {
     "created_at": Person.created_at,
@@ -106,9 +107,14 @@ async def update_person(
 
 
 async def delete_person(session: AsyncSession, identity: Identity, principal: Principal, person: Person) -> None:
-    """Delete a person with its credentials, sessions and keys; the audit trail keeps its id."""
+    """Delete a person with its credentials, sessions and keys; the audit trail keeps its id.
+
+    Webhooks stay, since they serve the platform, unless their maker was limited: nobody could tell what they may tell.
+    """
     if person.id == principal.person_id:
         raise Forbidden("nobody deletes their own account; ask another administrator")
+    if person.organisations is not None:
+        await session.execute(delete(WebhookRow).where(WebhookRow.created_by == person.id))
     async with one_is_left(session):
         await session.delete(person)
     identity.rights_changed(session)

@@ -215,6 +215,38 @@ async def test_limits_of_a_subscription(
     assert (await ready.delete(f"/api/v1/webhooks/{mine['id']}")).status_code == 204
 
 
+async def test_a_webhook_tells_no_more_than_its_maker_may_see_now(
+    ready: httpx.AsyncClient, app: FastAPI, accounts: Accounts, objects: Objects, receiver: Receiver
+) -> None:
+    account = await accounts.make("operator", organisations=["MINE", "THEIRS"])
+    person = f"/api/v1/people/{account.person_id}"
+    async with signed_in(app, account) as limited:
+        hook = await subscribe(limited, receiver.url, events=["instance.created"], organisations=["MINE", "THEIRS"])
+    everything = await subscribe(ready, receiver.url + "/all", events=["instance.created"])
+
+    async def told(webhook: dict[str, Any], name: str) -> bool:
+        path = f"/api/v1/webhooks/{webhook['id']}/deliveries"
+        return name in {d["name"] for d in (await ready.get(path)).json()["items"]}
+
+    async def made(name: str, org_code: str) -> bool:
+        """Whether the limited one is told, too."""
+        objects.create(instance(name, orgCode=org_code))
+        await until(lambda: told(everything, name))
+        return await told(hook, name)
+
+    assert await made("theirs", "THEIRS")
+    assert (await ready.patch(person, json={"organisations": ["MINE"]})).status_code == 200
+    objects.delete("Instance", "theirs")
+    assert not await made("theirs-again", "THEIRS")
+    assert await made("mine", "MINE")
+    assert (await ready.patch(person, json={"status": "inactive"})).status_code == 200
+    objects.delete("Instance", "mine")
+    assert not await made("mine-again", "MINE")
+    assert (await ready.delete(person)).status_code == 204
+    assert (await ready.get(f"/api/v1/webhooks/{hook['id']}")).status_code == 404
+    assert (await ready.get(f"/api/v1/webhooks/{everything['id']}")).status_code == 200
+
+
 @pytest.mark.parametrize(
     "url",
     [
