@@ -24,6 +24,7 @@ from dotmac_api.main import create_app
 from dotmac_api.migrations import upgrade
 from dotmac_api.mirror.rebuild import RebuildFailed, rebuild, run_mirror
 from dotmac_api.people.admin import EmailTaken, NewAdmin, NotMigrated, UsernameTaken, create_admin
+from dotmac_api.protocol import Protocol
 from dotmac_api.rotation import rotate_everything
 from dotmac_api.settings import Settings, SettingsRefused, load_settings, random_key
 from dotmac_api.vault import EncryptionKeyMissing, Undecryptable
@@ -56,6 +57,7 @@ def serve(
         app,
         host=host,
         port=port,
+        http=Protocol,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -1,6 +1,7 @@
 """Two processes of the facade over one database and one Redis: what one decides holds on the other at once."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,6 +40,7 @@ async def test_two_processes_agree_on_sessions_and_tokens(
     ada = await accounts.make("admin", username="ada", password_hash=hashed)
     await _one_of_a_hundred_refreshes_succeeds(replicas, client)
     await _revocation_counts_at_once(replicas, client, ada.headers)
+    await _what_is_no_http_has_a_request_id_too(replicas[0])
 
 
 async def _one_of_a_hundred_refreshes_succeeds(replicas: list[str], client: httpx.AsyncClient) -> None:
@@ -67,3 +69,22 @@ async def _revocation_counts_at_once(replicas: list[str], client: httpx.AsyncCli
         assert (await client.get(f"{replica}/auth/me", headers=headers)).status_code == 200
     assert (await client.post(f"{here}/auth/logout", headers=headers)).status_code == 204
     assert (await client.get(f"{there}/auth/me", headers=headers)).status_code == 401
+
+
+NO_HTTP = {
+    "garbage": b"GARBAGE\r\n\r\n",
+    "a verb that there is not": b"BREW /health HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a header in two lines": b"GET /health HTTP/1.1\r\nHost: x\r\nX-Request-ID: abcdefgh\nSet-Cookie: a=b\r\n\r\n",
+    "a negative length": b"POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+}
+
+
+async def _what_is_no_http_has_a_request_id_too(replica: str) -> None:
+    url = httpx.URL(replica)
+    for name, sent in NO_HTTP.items():
+        reader, writer = await asyncio.open_connection(url.host, url.port)
+        writer.write(sent)
+        head, _, body = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")
+        writer.close()
+        assert head.startswith(b"HTTP/1.1 400 ") and b"\r\nx-request-id: " in head, (name, head)
+        assert set(json.loads(body)) == {"code", "message", "details"}, name
