@@ -43,7 +43,7 @@ async def stream(
     backups = "backups:read" in principal.permissions
 
     def sees(change: Change) -> bool:
-        if change.instance is None:
+        if change.event.startswith("server"):
             return servers
         return principal.sees(change.org_code) and (backups or change.event.startswith("instance"))
 
@@ -57,6 +57,8 @@ class Followed:
     """An instance as it is when its stream begins, and who follows it."""
 
     now: Change
+    newest: int
+    """The number of the newest change of anything, not later than that."""
     principal: Principal
 
 
@@ -64,7 +66,8 @@ async def _followed(
     principal: Annotated[Principal, require("instances:read")], session: DatabaseSession, instance_id: uuid.UUID
 ) -> Followed:
     # A dependency, so that the 404 is answered before the stream begins.
-    return Followed(of_instance(await find_instance(session, principal, instance_id)), principal)
+    number = await newest(session)
+    return Followed(of_instance(await find_instance(session, principal, instance_id)), number, principal)
 
 
 @router.get("/instances/{instance_id}/stream", response_class=EventSourceResponse)
@@ -73,7 +76,8 @@ async def stream_instance(
 ) -> AsyncIterator[ServerSentEvent]:
     """The instance as it is, then every change of it: a deployment can be followed step by step to its end.
 
-    Changes of its backups and restores come as the events `backup` and `restore`.
+    Changes of its backups and restores come as the events `backup` and `restore`. With Last-Event-ID, what changed
+    since comes first instead.
     """
     first = followed.now
     standing = Standing(facade.identity, followed.principal)
@@ -82,9 +86,9 @@ async def stream_instance(
     def sees(change: Change) -> bool:
         return change.uid == first.uid or (backups and change.instance == first.uid)
 
-    after = max(first.number, int(last_event_id) if last_event_id else -1)
-    if first.number == after:
+    if last_event_id is None:
         yield _sse(first)
+    after = followed.newest if last_event_id is None else int(last_event_id)
     async for event in _events(facade, standing, sees, after):
         yield event
         if event.event == "instance.deleted":

@@ -41,8 +41,8 @@ class Change:
     uid: str
     org_code: str | None
     data: str
-    instance: str | None
-    """Uid of the instance that it is about; None for a server."""
+    instance: str = ""
+    """Uid of the instance that it is of; empty for a server, and while that is not known."""
 
 
 @dataclass(eq=False)
@@ -138,31 +138,21 @@ def of_instance(row: InstanceRow) -> Change:
 
 
 def of_server(row: ServerRow) -> Change:
-    return Change(
-        row.change, _event("server", row), str(row.server_id), None, ServerRead.of(row).model_dump_json(), None
-    )
+    return Change(row.change, _event("server", row), str(row.server_id), None, ServerRead.of(row).model_dump_json())
 
 
 def of_backup(row: BackupRow) -> Change:
-    return Change(
-        number=row.change,
-        event=_event("backup", row),
-        uid=str(row.backup_id),
-        org_code=row.org_code,
-        data=BackupRead.of(row).model_dump_json(),
-        instance=str(row.instance_id),
-    )
+    data = BackupRead.of(row).model_dump_json()
+    return Change(row.change, _event("backup", row), str(row.backup_id), row.org_code, data, _owner(row))
 
 
 def of_restore(row: RestoreRow) -> Change:
-    return Change(
-        number=row.change,
-        event=_event("restore", row),
-        uid=str(row.restore_id),
-        org_code=row.org_code,
-        data=RestoreRead.of(row).model_dump_json(),
-        instance=str(row.instance_id),
-    )
+    data = RestoreRead.of(row).model_dump_json()
+    return Change(row.change, _event("restore", row), str(row.restore_id), row.org_code, data, _owner(row))
+
+
+def _owner(row: BackupRow | RestoreRow) -> str:
+    return str(row.instance_id) if row.instance_id else ""
 
 
 def _event(noun: str, row: Mirrored) -> str:

@@ -317,6 +317,22 @@ async def test_the_stream_of_an_instance_tells_of_its_backups_and_restores(
         assert [await _told(stream) for stream in streams] == [("restore", "back")] * 2
         objects.delete("Backup", "mine")
         assert [await _told(stream) for stream in streams] == [("backup.deleted", "mine")] * 2
+        last = (await post(ready, f"{uid}/backups"))["name"]
+        event = await one.next()
+        assert event["data"]["name"] == last
+    # A new stream does not tell again what was before it; one that resumes tells what it has missed, of all of them.
+    await post(ready, f"{uid}/backups")
+    objects.merge("Instance", "acme-1", {"spec": {"orgName": "Later"}})
+    await shown(ready, uid, org_name="Later")
+    path = f"/instances/{uid}/stream"
+    async with (
+        streaming(served, mine, path) as new,
+        streaming(served, mine, path, **{"Last-Event-ID": event["id"]}) as old,
+    ):
+        assert await _told(new) == ("instance", "acme-1")
+        assert [(await _told(old))[0] for _ in range(2)] == ["backup", "instance"]
+        objects.create(restore("back-again", "acme-1", "mine"))
+        assert [await _told(stream) for stream in (new, old)] == [("restore", "back-again")] * 2
 
 
 async def _told(stream: Stream) -> tuple[str, str]:

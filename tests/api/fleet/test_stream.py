@@ -247,7 +247,7 @@ async def test_streams_outlive_a_lost_connection_to_the_database(
 
 async def test_a_slow_client_is_sent_away_and_holds_up_nobody(app: FastAPI) -> None:
     subscription = Subscription()
-    change = Change(1, "instance", "u", "ORG", "{}", "u")
+    change = Change(1, "instance", "u", "ORG", "{}")
     assert subscription.offer([change] * WAITING)
     assert not subscription.offer([change])
     taken = [subscription.queue.get_nowait() for _ in range(subscription.queue.qsize())]
