@@ -119,17 +119,26 @@ class Hub:
 
 async def newest(session: AsyncSession) -> int:
     """The number of the newest change."""
-    numbers = [await session.scalar(select(func.max(model.change))) for model in _TOLD]
-    return max(number or 0 for number in numbers)
+    return max((await _newest(session)).values())
 
 
 async def changes_after(session: AsyncSession, number: int) -> Sequence[Change]:
     """Rows as they are now that changed after `number`, oldest change first, a page at most."""
+    numbers = await _newest(session)
     made: list[Change] = []
-    for model, told in _TOLD.items():
-        rows = await session.scalars(select(model).where(model.change > number).order_by(model.change).limit(PAGE))
-        made += [told(row) for row in rows]
+    for model, last in numbers.items():
+        if last > number:
+            # What is committed while this asks one kind after the other is for the next time: all kinds of it.
+            new = model.change > number, model.change <= max(numbers.values())
+            rows = await session.scalars(select(model).where(*new).order_by(model.change).limit(PAGE))
+            made += [_TOLD[model](row) for row in rows]
     return sorted(made, key=lambda change: change.number)[:PAGE]
+
+
+async def _newest(session: AsyncSession) -> dict[Any, int]:
+    """Of each kind, asked in one trip: mostly only one of them has changed."""
+    numbers = (select(func.coalesce(func.max(model.change), 0)).scalar_subquery() for model in _TOLD)
+    return dict(zip(_TOLD, (await session.execute(select(*numbers))).one(), strict=True))
 
 
 def of_instance(row: InstanceRow) -> Change:

@@ -14,8 +14,11 @@ from tests.api.conftest import Accounts, signed_in
 from tests.api.fleet.test_instances import catalog, made
 from tests.api.fleet.test_stream import Stream, streaming
 from tests.kits.controlplane import ControlPlane
+from tests.kits.fakes import QUICK
 from tests.kits.mirrored import Objects, projecting, rows, until, until_equal
-from tests.kits.resources import backup, condition, instance, restore
+from tests.kits.operated import Operated
+from tests.kits.resources import backup, condition, instance, plan, release, restore, server
+from tests.kits.tenant import SERVER
 
 from dotmac_api.mirror.models import BackupRow, TransitionRow
 from dotmac_api.mirror.projection import project
@@ -387,6 +390,39 @@ async def test_history_names_the_organisation_so_that_webhooks_know_whom_to_tell
     assert tuple(created)[:3] == ("backup.created", "ACME", "pending")
     assert tuple(completed)[:3] == ("backup.completed", "ACME", "completed")
     assert completed.at == row.finished_at == datetime(2026, 11, 22, 10, 0, 7, tzinfo=UTC) and row.started_at
+
+
+async def test_the_operator_makes_a_backup_and_restores_it(ready: httpx.AsyncClient, objects: Objects) -> None:
+    """Everything is asked for and read by REST; the operator's passes work on what Kubernetes got of it."""
+    for obj in (server("host-1", **SERVER), release("erp-1", **QUICK), plan("starter")):
+        objects.create(obj)
+    operated = Operated(objects)
+    uid = await made(ready, org_code="ACME")
+    await asyncio.to_thread(operated.settle)
+    await shown(ready, uid, status="running")
+    engine = operated.world.engine
+    engine.rows, engine.data["dotmac-acme-files"] = "order 1", "invoice.pdf"
+
+    told = await post(ready, f"{uid}/backups", {"type": "full"})
+    await asyncio.to_thread(operated.settle)
+    where = f"{uid}/backups/{told['backup_id']}"
+    done = await shown(ready, where, status="completed")
+    assert [(file["kind"], file["volume"]) for file in done["files"]] == [("database", None), ("volume", "files")]
+    assert done["size_bytes"] == sum(file["size_bytes"] for file in done["files"]) > 0
+    assert (done["server"], done["release"], done["instance_id"]) == ("host-1", "erp-1", uid)
+
+    engine.rows, engine.data["dotmac-acme-files"] = "order 2", ""
+    back = await post(ready, f"{where}/restore")
+    await asyncio.to_thread(operated.settle)
+    await shown(ready, f"{uid}/restores/{back['restore_id']}", status="completed")
+    assert (engine.rows, engine.data["dotmac-acme-files"]) == ("order 1", "invoice.pdf")
+    await shown(ready, uid, status="running")
+
+    assert engine.saved
+    assert (await ready.delete(f"/api/v1/instances/{where}")).status_code == 202
+    await asyncio.to_thread(operated.settle)
+    await until(lambda: _gone(ready, where))
+    assert not engine.saved, "its files are removed, too"
 
 
 async def _gone(client: httpx.AsyncClient, path: str) -> bool:
