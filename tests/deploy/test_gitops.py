@@ -26,6 +26,7 @@ from tests.kits.tenant import (
     without_container,
 )
 
+from dotmac_crds.backup import BackupStatus
 from dotmac_crds.instance import InstanceStatus, OneShotRecord
 from dotmac_crds.instanceclass import InstanceClassStatus
 from dotmac_crds.lifecycle import MaintenanceWindow
@@ -34,6 +35,7 @@ from dotmac_crds.server import ServerStatus
 from dotmac_operator.core import server as core_server
 from dotmac_operator.core.conditions import condition, merge, rfc3339
 from dotmac_operator.core.facts import DiskFact, EngineInfo
+from dotmac_operator.core.jobs import Report, status_of
 from dotmac_operator.core.lifecycle import Policy
 from dotmac_operator.core.plan import plan
 from dotmac_operator.core.server import HostProblem, ServerSituation
@@ -201,6 +203,26 @@ def test_a_server(name: str) -> None:
     assert (kstatus(obj), argo("Server", obj)[0]) == (current, health)
 
 
+def job(report: Report) -> Object:
+    return status_of(BackupStatus(), report, GENERATION, NOW).to_wire()
+
+
+JOBS: dict[str, tuple[Object, str, str]] = {
+    "waits": (job(Report("Pending", "InstanceChanging", "it waits")), "InProgress", PROGRESSING),
+    "runs": (job(Report("Running", "Copying", "the database is being dumped")), "InProgress", PROGRESSING),
+    "paused": (job(Report("Pending", "Paused", "take the annotation away")), "InProgress", SUSPENDED),
+    "complete": (job(Report("Completed", "BackedUp", "2 files")), "Current", HEALTHY),
+    "failed": (job(Report("Failed", "DiskFull", "free space")), "Failed", DEGRADED),
+}
+
+
+@pytest.mark.parametrize("kind", ["Backup", "Restore"])
+@pytest.mark.parametrize("name", JOBS)
+def test_a_backup_and_a_restore(kind: str, name: str) -> None:
+    status, current, health = JOBS[name]
+    assert (kstatus(wrap(status)), argo(kind, wrap(status))[0]) == (current, health)
+
+
 def catalogued(error: str) -> dict[str, Object]:
     """As the operator's reconciler of Releases and classes writes it."""
     word = "Invalid" if error else "Valid"
@@ -227,6 +249,9 @@ def every() -> Iterator[tuple[str, Object]]:
         yield "Server", servers.to_wire()
     for error in ("", "bad"):
         yield from catalogued(error).items()
+    for status, _, _ in JOBS.values():
+        yield "Backup", status
+        yield "Restore", status
 
 
 def test_no_status_counts_for_another_generation() -> None:

@@ -362,7 +362,7 @@ class FakeEngine:
         return f"dotmac-file sha256={_sum(content)} size={len(content)} name={name}\n"
 
     def _dump(self, env: dict[str, str], mounts: dict[str, Any]) -> tuple[int, str]:
-        assert [b.state for b in self.containers_.values() if b.role == names.DATABASE].count("running") == 1
+        self._one_server(mounts)
         where = f"{mounts[env['BACKUP_DIRECTORY']]['Source']}/{env['BACKUP_PATH']}"
         return 0, self._write(where, "database.dump", json.dumps([self.schema, self.rows]))
 
@@ -393,8 +393,8 @@ class FakeEngine:
         return 0, ""
 
     def _database(self, env: dict[str, str], mounts: dict[str, Any]) -> tuple[int, str]:
-        self._nobody_writes()
-        assert [b.state for b in self.containers_.values() if b.role == names.DATABASE].count("running") == 1
+        self._nobody_writes(mounts)
+        self._one_server(mounts)
         if env["RESTORE_DISPLACED"] in self.displaced:
             return 0, "dotmac-restore: done before\n"
         content = self.saved.get(f"{mounts[env['BACKUP_DIRECTORY']]['Source']}/{env['BACKUP_FILE']}", "gone")
@@ -405,7 +405,7 @@ class FakeEngine:
         return 0, "dotmac-restore: done\n"
 
     def _exchange(self, env: dict[str, str], mounts: dict[str, Any]) -> tuple[int, str]:
-        self._nobody_writes()
+        self._nobody_writes(mounts)
         for mount in mounts.values():
             if mount["Source"] in self.beside:
                 self.data[mount["Source"]] = self.beside.pop(mount["Source"])
@@ -416,9 +416,19 @@ class FakeEngine:
             self.beside.pop(mount["Source"], None)
         return 0, ""
 
-    def _nobody_writes(self) -> None:
-        writers = [b.name for b in self.containers_.values() if names.is_app(b.labels) and b.state == "running"]
-        assert not writers, f"{writers} write while the data is exchanged"
+    def _of_tenant(self, mounts: dict[str, Any]) -> list[Box]:
+        """The containers on the network of the tenant whose volumes are mounted."""
+        network = next(iter(mounts.values()))["Source"].rpartition("-")[0]
+        return [box for box in self.containers_.values() if network in box.networks and names.JOB not in box.labels]
+
+    def _one_server(self, mounts: dict[str, Any]) -> None:
+        states = [box.state for box in self._of_tenant(mounts) if box.role == names.DATABASE]
+        assert states.count("running") == 1, states
+
+    def _nobody_writes(self, mounts: dict[str, Any]) -> None:
+        running = [box for box in self._of_tenant(mounts) if box.state == "running"]
+        writers = [box.name for box in running if names.is_app(box.labels) or box.role == names.CACHE]
+        assert not writers, f"{writers} are there while the data is exchanged"
 
     def _one_shot(self, box: Box) -> None:
         if names.JOB in box.labels:

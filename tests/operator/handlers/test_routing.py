@@ -85,6 +85,30 @@ def test_events_of_hosts(world: World, wakes: Wakes) -> None:
     assert wakes.taken() == {HOST}
 
 
+def test_backups_and_restores(world: World, wakes: Wakes) -> None:
+    monday, back = ("Backup", "tenants/monday"), ("Restore", "tenants/back")
+    world.create("Backup", "monday", {"instanceRef": {"name": "acme"}})
+    world.create("Restore", "back", {"instanceRef": {"name": "acme"}, "backupRef": {"name": "monday"}})
+    routing = Routing(world.store, wakes)
+    found = world.store.backup("tenants/monday")
+    assert found is not None
+    routing.changed(found)
+    assert wakes.taken() == {monday, back, ACME}
+    acme: Any = world.store.instance("tenants/acme")
+    routing.changed(acme)
+    assert wakes.taken() == {ACME, HOST, monday, back}
+    routing.server_ready("tenants/host-1")
+    assert wakes.taken() == {ACME, BETA, monday, back}
+    shot = {names.JOB: "Backup/monday", names.NAMESPACE: "tenants"}
+    routing.docker("tenants/host-1", DockerEvent("container", "die", "id", shot))
+    assert wakes.taken() == {monday}
+    routing.docker("tenants/host-1", DockerEvent("container", "die", "id", shot | {names.JOB: "Server/host-1"}))
+    assert wakes.taken() == set()
+    world.settle()
+    routing.server_ready("tenants/host-1")
+    assert wakes.taken() == {ACME, BETA}, "what has ended waits for nothing"
+
+
 def all_there() -> FirstLists:
     made = FirstLists()
     made.expect(0)
