@@ -147,7 +147,7 @@ def test_killed_in_the_middle_it_ends_the_same(platform: Platform, tenant: Tenan
     found = platform.get("Restore", "killed")
     assert found is not None
     uid = found["metadata"]["uid"]
-    shot = Job("Restore", releases.NAMESPACE, "killed", uid, "", "").hash("database 1")[:8]
+    shot = Job("Restore", releases.NAMESPACE, "killed", uid, "", "").hash("database")[:8]
     kill_at(platform, mark, f"run container dotmac-{NAME}-restore-{shot}")
     platform.operator.start()
     completed(platform, "Restore", "killed")

@@ -274,12 +274,10 @@ def prepare(job: Job, server: ContainerSpec, files: Sequence[BackupFile]) -> Con
     )
 
 
-def database_back(job: Job, server: ContainerSpec, file: BackupFile, attempt: int) -> ContainerSpec:
-    """Restores the database; a second attempt finds what the first one has done."""
+def database_back(job: Job, server: ContainerSpec, file: BackupFile) -> ContainerSpec:
+    """Restores the database; another run finds what the one before has done."""
     made = restore.container(server, Dump(file.name, file.sha256), job.uid)
-    return replace(
-        made, base_name=f"{job.base}-{job.role}", labels=job.labels, fixed_hash=job.hash(f"database {attempt}")
-    )
+    return replace(made, base_name=f"{job.base}-{job.role}", labels=job.labels, fixed_hash=job.hash("database"))
 
 
 def displaced(job: Job, file: BackupFile) -> str:

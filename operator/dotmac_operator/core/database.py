@@ -47,7 +47,8 @@ printf 'dotmac-backup sha256=%s size=%s\\n' "$sum" "$size"
 
 # Nothing that is there is touched before the dump is known to be whole and was read in completely, into a database
 # beside it. Then one transaction changes the names. The displaced database stays, with what was written since the dump,
-# until the next restore. The same restore once more finds its displaced database and does nothing.
+# until the next restore. The same restore once more finds its displaced database and does nothing. What fails with 65
+# or 75, or before it says that it exchanges, has exchanged nothing; of any other failure only the next run knows.
 RESTORE_COMMAND = (
     "sh",
     "-c",
@@ -69,16 +70,21 @@ printf '%s  %s\n' "$BACKUP_SHA256" "$BACKUP_FILE" | sha256sum --check --status |
 echo 'DROP DATABASE IF EXISTS :"fresh"' | sql
 echo 'CREATE DATABASE :"fresh" TEMPLATE template0' | sql
 pg_restore --exit-on-error --dbname="${RESTORE_DATABASE}_restoring" "$BACKUP_FILE"
+echo "dotmac-restore: exchanging"
 tries=0
 until printf '%s\n' "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :'database';" \
     'ALTER DATABASE :"database" RENAME TO :"displaced";' \
     'ALTER DATABASE :"fresh" RENAME TO :"database";' | sql --single-transaction > /dev/null; do
     tries=$((tries + 1))
-    [ "$tries" -lt 5 ] || exit 75
+    if [ "$tries" -ge 5 ]; then
+        found=$(echo "SELECT 1 FROM pg_database WHERE datname = :'displaced'" | sql)
+        [ "$found" = 1 ] || exit 75
+        break
+    fi
     sleep 1
 done
 echo "SELECT datname FROM pg_database WHERE datname LIKE :'others' AND datname <> :'displaced'" | sql |
-    while read -r old; do echo 'DROP DATABASE IF EXISTS :"old"' | sql --set=old="$old"; done
+    while read -r old; do echo 'DROP DATABASE IF EXISTS :"old"' | sql --set=old="$old"; done || true
 echo "dotmac-restore: done"
 """,
 )

@@ -9,6 +9,10 @@ from dotmac_operator.core import database, names
 from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.digest import digest
 
+CHECKSUM, REFUSED = 65, 75
+"""Exit codes: the file is not the recorded one; the server has refused the exchange."""
+EXCHANGING = "dotmac-restore: exchanging"
+"""Said once the dump is read in: without it, a run that has failed has exchanged nothing."""
 TIMEOUT = 7200
 """Seconds. Reading a dump in takes longer than writing it: indexes are built anew."""
 

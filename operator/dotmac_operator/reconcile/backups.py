@@ -47,7 +47,12 @@ class BackupReconciler(JobReconciler):
             restoring = self._others(found, "Restore")
             if restoring:
                 return self.waiting(found, "RestoreRunning", f"{restoring} replaces the data: this waits", after=5.0)
-        tenancy = self.site(found, instance, spec)
+        try:
+            tenancy = self.site(found, instance, spec)
+        except NotYet as problem:
+            if running and problem.reason == "ReleaseNotFound":  # a change waits for this, perhaps the one to another
+                raise Refused("BackupFailed", str(problem)) from None
+            raise
         if not any(c.running for c in tenancy.view.of_role(names.DATABASE)):
             return self.waiting(found, "DatabaseNotRunning", "the Instance's database does not run now", LOOK_AT_HOST)
         if not running:

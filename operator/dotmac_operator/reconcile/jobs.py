@@ -1,7 +1,7 @@
 """What reconciling a Backup and a Restore has in common: the way to the host, one-shots, and how it is told."""
 
 import logging
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -78,7 +78,7 @@ class Tenancy:
         return replace(server, pinned=running.image_id) if running is not None else self.view.pinned(server)
 
 
-class JobReconciler:
+class JobReconciler(ABC):
     """Thread-safe for different objects; the caller runs one pass at a time for each."""
 
     kind: Literal["Backup", "Restore"]

@@ -11,7 +11,7 @@ from typing import Literal
 
 from dotmac_crds.backup import BackupFile
 from dotmac_crds.instance import InstanceSpec
-from dotmac_operator.core import archive, jobs, names, pages, proxy
+from dotmac_operator.core import archive, gate, jobs, names, pages, proxy, restore
 from dotmac_operator.core.actions import Action, CreateVolume, RemoveContainer, SetRoute, StopContainer
 from dotmac_operator.core.archive import Job
 from dotmac_operator.core.conditions import find, is_true, rfc3339
@@ -32,12 +32,10 @@ from dotmac_operator.reconcile.store import Backup, Instance, Restore, instance_
 from dotmac_operator.reconcile.turns import Turns
 
 REASON = "the data is being restored"
-ATTEMPTS = 2
-"""Of the database: the second one finds out whether the first, which failed, had exchanged it already."""
-CHECKSUM = 65
-"""Exit code of a one-shot that found a file that is not as recorded."""
 RETRY = 30.0
-"""Seconds until the exchange of files is tried again."""
+"""Seconds until an exchange is tried again."""
+HELD = (gate.APPROVAL, gate.WINDOW, gate.BACKUP)
+"""Reasons of an Instance that serves what it has while a change waits."""
 _ALIVE = frozenset({"running", "paused", "restarting"})
 
 
@@ -173,7 +171,7 @@ class RestoreReconciler(JobReconciler):
         place = tenancy.place
         said = self.log_of(place, verdict.container, tenancy.secrets)
         shot = jobs.find_container(place.inventory.facts().containers, archive.prepare(job, tenancy.database, files))
-        wrong = shot is not None and shot.exit_code == CHECKSUM
+        wrong = shot is not None and shot.exit_code == restore.CHECKSUM
         reason, remedy = jobs.cause(said, "ChecksumMismatch" if wrong else "RestoreFailed")
         why = "a file of the Backup is not as it was written" if wrong else verdict.message
         then = f"{remedy}create another Restore" if remedy else "restore another Backup"
@@ -226,13 +224,15 @@ class RestoreReconciler(JobReconciler):
             return None
         if runs is not None:
             return self.waiting(found, "Restoring", runs.message, 2.0)
-        for attempt in range(1, ATTEMPTS + 1):
-            spec = archive.database_back(job, tenancy.database, dump, attempt)
-            verdict = self.run(tenancy.place, spec, "the dump is read into a new database")
-            if verdict.state == "failed":
-                continue
+        spec = archive.database_back(job, tenancy.database, dump)
+        verdict = self.run(tenancy.place, spec, "the dump is read into a new database")
+        if verdict.state != "failed":
             return True if verdict.done else None if verdict.state == "act" else Outcome(after=verdict.after)
         said = self.log_of(tenancy.place, verdict.container, tenancy.secrets)
+        shot = jobs.find_container(tenancy.place.inventory.facts().containers, spec)
+        code = shot.exit_code if shot is not None else None
+        if restore.EXCHANGING in said and code not in (restore.CHECKSUM, restore.REFUSED):
+            return self._again(found, tenancy, verdict, said)
         _, remedy = jobs.cause(said, "")
         failure = (
             f"{verdict.message}; the data is as it was: {remedy}create another Restore. The log ends: {said[-400:]}"
@@ -240,15 +240,18 @@ class RestoreReconciler(JobReconciler):
         self._to(found, "Replacing", "the database was not exchanged", failure=failure[: jobs.TEXT_LIMIT])
         return None
 
+    def _again(self, found: Restore, tenancy: Tenancy, verdict: Verdict, said: str) -> Outcome:
+        """The exchange may have been made, in part or in whole: only another run can tell, or end it."""
+        self.act(tenancy.place, (RemoveContainer("it is tried again", verdict.container, grace=0),))
+        self.services.cluster.event(found.ref, "Warning", "RestoreFailed", f"{verdict.message}: {said[-500:]}")
+        message = f"{verdict.message}, and is tried again; the log ends: {said[-400:]}"
+        return self.waiting(found, "RestoreFailed", message, RETRY)
+
     def _exchange(self, found: Restore, tenancy: Tenancy, spec: ContainerSpec) -> Outcome | None | Literal[True]:
         """True: the files are in. There is no way back from here, only another try."""
         verdict = self.run(tenancy.place, spec, "files are exchanged")
         if verdict.state == "failed":
-            said = self.log_of(tenancy.place, verdict.container)
-            self.act(tenancy.place, (RemoveContainer("it is tried again", verdict.container, grace=0),))
-            self.services.cluster.event(found.ref, "Warning", "RestoreFailed", f"{verdict.message}: {said[-500:]}")
-            message = f"{verdict.message}, and is tried again; the log ends: {said[-400:]}"
-            return self.waiting(found, "RestoreFailed", message, RETRY)
+            return self._again(found, tenancy, verdict, self.log_of(tenancy.place, verdict.container))
         return True if verdict.done else None if verdict.state == "act" else Outcome(after=verdict.after)
 
     def _give_up(
@@ -282,7 +285,8 @@ class RestoreReconciler(JobReconciler):
         ready, stalled = find(instance.status.conditions, "Ready"), find(instance.status.conditions, "Stalled")
         rolled_back = stalled is not None and stalled.status == "True" and stalled.reason in ROLLED_BACK
         failure = found.status.failure
-        if is_true(instance.status.conditions, "Ready") or rolled_back:
+        held = ready is not None and ready.status == "Unknown" and ready.reason in HELD
+        if is_true(instance.status.conditions, "Ready") or held or rolled_back:
             if failure is not None:
                 raise Refused("RestoreFailed", failure)
             assert found.spec is not None  # noqa: S101 - _round has looked
@@ -293,7 +297,7 @@ class RestoreReconciler(JobReconciler):
             data = f"the data was not restored ({failure})" if failure else "the data is restored"
             raise Refused("RestoreFailed", f"{data}, but the Instance does not come up: {stalled.message}")
         message = "the Instance is brought up again" if ready is None or ready.reason == "Restoring" else why
-        return self.waiting(found, "Restoring", f"{message}"[: jobs.TEXT_LIMIT], after=1.0)
+        return self.waiting(found, "Restoring", message, after=1.0)
 
     # -- after it
 
@@ -326,12 +330,11 @@ class RestoreReconciler(JobReconciler):
 
     def let_go(self, found: Restore) -> Outcome | None:
         """A Restore that runs comes to its end first: half of the data would be in place."""
-        if found.status.phase != "Running":
-            self.end(found)
-            return DONE
         orphan = found.annotations.get(names.ORPHAN, "").lower() in ("true", "yes", "1")
         if orphan or self.services.store.instance(instance_of(found)) is None:
             return DONE
+        if found.status.phase != "Running":
+            return self.end(found)
         return self.work(found)
 
     # -- telling

@@ -47,8 +47,12 @@ class Services:
 
     def working_job(self, instance: str) -> str:
         """The Backup or Restore that works on an Instance, for people; empty: none does."""
-        running = (job for job in self.store.jobs(instance) if job.status.phase == "Running" and not job.deleting)
-        return next((f"{job.ref.kind} {job.ref.name}" for job in running), "")
+        for job in self.store.jobs(instance):
+            handed_over = job.ref.kind == "Restore" and job.status.step == "Starting"
+            ends = job.deleting and job.ref.kind == "Backup"
+            if job.status.phase == "Running" and not ends and not handed_over:
+                return f"{job.ref.kind} {job.ref.name}"
+        return ""
 
     def restoring(self, instance: str) -> Problem | None:
         """What an Instance is told while its data is, or may be, out of place: it must not run then."""

@@ -213,8 +213,7 @@ def every() -> list[ContainerSpec]:
         archive.archive(JOB, server, ("files",)),
         archive.erase(JOB, "example/caddy:2"),
         archive.prepare(JOB, server, files),
-        archive.database_back(JOB, server, dump, 1),
-        archive.database_back(JOB, server, dump, 2),
+        archive.database_back(JOB, server, dump),
         archive.exchange(JOB, server, files),
         archive.tidy(JOB, server, files),
     ]

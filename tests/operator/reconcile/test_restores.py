@@ -130,7 +130,7 @@ def test_killed_at_each_write_it_ends_the_same() -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_one_that_fails_leaves_everything_as_it_was_also_under_kill(task: str, when: str) -> None:
     start = changed()
-    start.engine.ends[task] = [(1, "No space left on device"), (1, "No space left on device")]
+    start.engine.ends[task] = [(1, "No space left on device")]
     restored(start)
     straight = start.copy()
     straight.settle()
@@ -177,6 +177,44 @@ def test_an_exchange_that_fails_is_tried_until_it_is_done() -> None:
     world.woken.add(("Restore", KEY))
     world.settle()
     assert (outcome(world)[0], data(world)) == ("Completed", OLD)
+
+
+def test_a_database_that_may_have_been_exchanged_is_not_given_up() -> None:
+    world = changed()
+    world.engine.ends["database"] = [(2, "dotmac-restore: exchanging\nserver closed the connection unexpectedly")]
+    restored(world)
+    world.settle()
+    assert outcome(world)[:2] == ("Running", "RestoreFailed")
+    assert world.engine.served(HOST) == 503
+    world.now += 30
+    world.woken.add(("Restore", KEY))
+    world.settle()
+    assert (outcome(world)[0], data(world)) == ("Completed", OLD)
+
+
+def test_a_server_that_refuses_the_exchange_leaves_the_data_as_it_was() -> None:
+    world = changed()
+    world.engine.ends["database"] = [(75, "dotmac-restore: exchanging\ndatabase is being accessed by other users")]
+    restored(world)
+    world.settle()
+    assert (outcome(world)[0], data(world)) == ("Failed", NEW)
+    assert world.engine.served(HOST) == 200
+
+
+def test_an_edit_meanwhile_neither_gets_between_nor_is_waited_for() -> None:
+    world = changed()
+    restored(world)
+
+    def edit(what: str) -> None:
+        if "stop dotmac-acme-web" in what:
+            world.engine.hook = None
+            world.edit("Instance", "tenants/acme", orgName="Renamed", approval="Required")
+
+    world.engine.hook = edit
+    world.settle()
+    assert (outcome(world)[0], data(world)) == ("Completed", OLD)
+    assert world.condition("Ready")[1] == "ApprovalNeeded"
+    assert world.engine.served(HOST) == 200
 
 
 def test_an_application_that_does_not_come_up_is_told() -> None:
