@@ -71,6 +71,17 @@ async def test_every_change_is_audited_and_reads_are_on_request(app: FastAPI, ad
     assert one.json() == refused
 
 
+@pytest.mark.parametrize(("key", "value"), [("enabled", False), ("methods", []), ("skip_paths", ["/"])])
+async def test_who_turns_the_trail_off_is_in_it(admin: httpx.AsyncClient, key: str, value: object) -> None:
+    path = f"/api/v1/settings/audit/{key}"
+    assert (await admin.put(path, json={"value": value})).status_code == 200
+    await admin.post("/api/v1/people", json=ADA)
+    [event] = await _events(admin)
+    assert (event["entity_id"], event["details"]["after"]) == (f"audit.{key}", {"value": value})  # type: ignore[index]
+    assert (await admin.put(path, json={"value": value})).status_code == 200
+    assert len(await _events(admin)) == 2
+
+
 async def test_secrets_never_reach_the_trail_or_the_logs(
     admin: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -385,6 +396,19 @@ async def test_a_key_belongs_to_its_person(app: FastAPI, admin: httpx.AsyncClien
     async with signed_in(app, await accounts.make("admin")) as other:
         answer = await other.post("/api/v1/people", json=ADA, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (409, "already_exists")
+
+
+async def test_an_answer_is_not_repeated_to_who_may_not_see_it_any_more(
+    app: FastAPI, admin: httpx.AsyncClient, accounts: Accounts
+) -> None:
+    person, headers = await accounts.make("admin"), {"Idempotency-Key": "mine"}
+    async with signed_in(app, person) as client:
+        made = await client.post("/api/v1/people", json=ADA, headers=headers)
+        assert (await client.post("/api/v1/people", json=ADA, headers=headers)).json() == made.json()
+        await admin.patch(f"/api/v1/people/{person.person_id}", json={"organisations": ["ACME"]})
+        answer = await client.post("/api/v1/people", json=ADA, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_rights_changed")
+    assert "Lovelace" not in answer.text
 
 
 async def test_metrics_need_their_token_and_have_no_ids(client: httpx.AsyncClient, admin: httpx.AsyncClient) -> None:

@@ -100,6 +100,9 @@ class Idempotency:
         if found.fingerprint != print_:
             raise Invalid("this Idempotency-Key was used for another request", code="idempotency_key_reused")
         kept: dict[str, Any] = json.loads(facade.vault.decrypt((found.answer or b"").decode()))
+        if kept.get("rights") != _rights(principal):
+            text = "the request with this Idempotency-Key was done, but your rights have changed since: read its result"
+            raise Conflict(text, code="idempotency_rights_changed")
         return kept
 
     async def _finish(self, facade: Facade, principal: Principal, key: str, recorder: "_Recorder") -> None:
@@ -107,7 +110,8 @@ class Idempotency:
         try:
             async with facade.sessions.begin() as session:
                 if recorder.complete and recorder.status < 400:
-                    kept = facade.vault.encrypt(json.dumps(recorder.kept())).encode()
+                    answer = recorder.kept() | {"rights": _rights(principal)}
+                    kept = facade.vault.encrypt(json.dumps(answer)).encode()
                     values = {"status": recorder.status, "answer": kept}
                     await session.execute(update(IdempotencyKey).where(mine).values(values))
                 else:
@@ -115,6 +119,12 @@ class Idempotency:
         except (SQLAlchemyError, OSError) as error:
             # The request itself is done or refused; repeats of it are refused until the key counts as abandoned.
             log.error("the answer to an idempotency key is not kept: %s", type(error).__name__)
+
+
+def _rights(principal: Principal) -> list[list[str] | None]:
+    """What decides whether somebody may see an answer again."""
+    organisations = None if principal.organisations is None else sorted(principal.organisations)
+    return [sorted(principal.permissions), sorted(principal.roles), organisations]
 
 
 def _is_post(scope: Scope) -> bool:

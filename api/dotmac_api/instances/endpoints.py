@@ -145,7 +145,9 @@ async def clone_instance(
     Its data is not copied, nor are domains, the trial and credentials: `not_copied` tells so.
     """
     write.writer.check_version(write.row)
-    made = await write.writer.create(session, like(write.row, body), await _defaults(facade, write.row.namespace))
+    made = await write.writer.create(
+        session, like(write.row, body), await _defaults(facade, write.row.namespace), write.row
+    )
     return CloneRead(instance=InstanceRead.of(made), not_copied=not_copied(write.row))
 
 

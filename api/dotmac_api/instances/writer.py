@@ -1,6 +1,5 @@
 """Writes on instances, to Kubernetes, in the name of the caller."""
 
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,11 +48,17 @@ class InstanceWriter:
         self.intent = intent
         self._principal = principal
 
-    async def create(self, session: AsyncSession, body: InstanceCreate, defaults: Defaults) -> InstanceRow:
-        """Raises Forbidden for an organisation that is not the caller's, Invalid for references to nothing."""
+    async def create(
+        self, session: AsyncSession, body: InstanceCreate, defaults: Defaults, like: InstanceRow | None = None
+    ) -> InstanceRow:
+        """Raises Forbidden for an organisation that is not the caller's, Invalid for references to nothing.
+
+        `like`: the instance that it is a clone of.
+        """
         if not self._principal.sees(body.org_code):
             field = ErrorDetail(field="body.org_code", message="is not one of your organisations", type="tenancy")
             raise Forbidden("org_code: is not one of your organisations", details=[field])
+        self._check_secrets(body, like)
         slug = body.org_code.lower().replace("_", "-")
         spec: dict[str, Any] = {"orgCode": body.org_code}
         _edit_spec(spec, body)
@@ -75,6 +80,7 @@ class InstanceWriter:
 
     async def update(self, row: InstanceRow, body: InstanceSettings, *, reconcile: bool = False) -> InstanceRow:
         """Changes the fields that were sent; `reconcile`: and has the operator act on them afresh."""
+        self._check_secrets(body, row)
         await self._check_references(body)
 
         def edit(config: dict[str, Any]) -> None:
@@ -213,23 +219,42 @@ class InstanceWriter:
                 raise Invalid.field("body.server", text)
             spec["placement"] = {"selector": {"matchLabels": body.placement or {}}}
             return None
-        name = body.server or await self._named(session, body.server_id, defaults.namespace)
+        name = body.server
+        if name is None or self._principal.limited:
+            name = await self._named(session, body, defaults.namespace)
         server = await self._exists(SERVER, name, "server", defaults.namespace)
         spec["serverRef"] = {"name": name}
         return server
 
-    async def _named(self, session: AsyncSession, server_id: uuid.UUID | None, namespace: str) -> str:
+    async def _named(self, session: AsyncSession, body: InstanceCreate, namespace: str) -> str:
+        """The name of a server that the caller may see."""
+        asked = ServerRow.name == body.server if body.server else ServerRow.server_id == body.server_id
         name = await session.scalar(
             select(ServerRow.name).where(
-                ServerRow.server_id == server_id,
+                asked,
                 ServerRow.namespace == namespace,
                 ServerRow.deleted_at.is_(None),
                 visible_servers(self._principal),
             )
         )
         if name is None:
-            raise Invalid.field("body.server_id", "there is no such server; see GET /servers")
+            field = "server" if body.server else "server_id"
+            raise Invalid.field(f"body.{field}", "there is no such server; see GET /servers, or leave it to placement")
         return name
+
+    def _check_secrets(self, body: InstanceSettings, row: InstanceRow | None) -> None:
+        """Raises Invalid when somebody limited to organisations refers to a Secret that `row` does not refer to yet.
+
+        All tenants of a namespace have their Secrets there, as servers have their SSH keys, and a tenant's container
+        shows what is in its environment.
+        """
+        if not self._principal.limited:
+            return
+        known = [item.get("secretKeyRef") for item in (row.spec.get("env") or [] if row else [])]
+        for number, item in enumerate(body.env or []):
+            if item.secret is not None and item.secret.model_dump() not in known:
+                text = "your account is limited, and the Secret may be somebody else's: have an administrator set it"
+                raise Invalid.field(f"body.env.{number}.secret", text)
 
     async def _check_references(self, body: InstanceSettings) -> None:
         if body.release is not None:

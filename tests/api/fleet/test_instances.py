@@ -349,6 +349,38 @@ async def test_other_organisations_do_not_exist(
     assert "platform.dotmac.io/requested-by" not in (names["theirs"]["metadata"].get("annotations") or {})
 
 
+async def test_who_is_limited_reaches_no_secret_and_no_server_of_others(
+    ready: httpx.AsyncClient, app: FastAPI, accounts: Accounts, objects: Objects
+) -> None:
+    """Secrets of all tenants and the servers' SSH keys are in one namespace; an environment would show them."""
+    server_id = catalog(objects)
+    objects.create(server("host-2"))
+    allowed = {"name": "mine-mail", "key": "password"}
+    mine = objects.create(instance("mine", env=[{"name": "MAIL", "secretKeyRef": allowed}]))["metadata"]["uid"]
+    await mirrored(ready, mine, server_id=server_id)
+    path, ssh = f"/api/v1/instances/{mine}", {"name": "ssh", "key": "ssh-privatekey"}
+    kept, stolen = {"name": "MAIL", "secret": allowed}, {"name": "X", "secret": ssh}
+    new = {**BODY, "org_code": "MINE2"}
+    async with signed_in(app, await accounts.make("admin", organisations=["MINE", "MINE2"])) as limited:
+        tries = [
+            ("PATCH", path, {"env": [kept, stolen]}, "body.env.1.secret"),
+            ("POST", f"{path}/reconfigure", {"env": [{"name": "MAIL", "secret": ssh}]}, "body.env.0.secret"),
+            ("POST", "/api/v1/instances", {**new, "env": [stolen]}, "body.env.0.secret"),
+            ("POST", "/api/v1/instances", {**new, "server": "host-2"}, "body.server"),
+            ("POST", "/api/v1/instances", {**new, "server": "host-3"}, "body.server"),
+        ]
+        for method, where, body, field in tries:
+            answer = await limited.request(method, where, json=body)
+            assert (answer.status_code, answer.json()["details"][0]["field"]) == (422, field), answer.text
+        same = await limited.patch(
+            path, json={"env": [kept, {"name": "PLAIN", "value": "1"}]}, params={"force": "true"}
+        )
+        assert same.status_code == 202, same.text
+        cloned = await limited.post(f"{path}/clone", json={"org_code": "MINE2"})
+        assert cloned.status_code == 202, cloned.text
+    assert (await ready.patch(path, json={"env": [kept, stolen]}, params={"force": "true"})).status_code == 202
+
+
 async def test_permissions(ready: httpx.AsyncClient, app: FastAPI, accounts: Accounts, objects: Objects) -> None:
     catalog(objects)
     uid = await made(ready)
