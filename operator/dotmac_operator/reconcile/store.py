@@ -16,14 +16,16 @@ from dotmac_crds.release import ReleaseSpec, ReleaseStatus
 from dotmac_crds.server import ServerSpec, ServerStatus
 from dotmac_operator.core import names
 from dotmac_operator.reconcile.ports import Body, ObjectRef
+from dotmac_operator.reconcile.sharing import compact
 
 GONE_KEPT = 10_000
 """Uids of deleted objects that are remembered. An answer to a write is late by seconds, not by so many deletions."""
 
+_OF_DEPARTURES = ("orgCode", "deletion")
 _MODELS = {kind.name: (kind.spec, kind.status) for kind in KINDS}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Resource[SpecT: Model, StatusT: Model]:
     """One version of one object."""
 
@@ -38,6 +40,7 @@ class Resource[SpecT: Model, StatusT: Model]:
     status: StatusT
     error: str = ""
     raw_spec: Mapping[str, Any] = field(default_factory=dict)
+    """Of the spec as it was sent only what a departure needs, which must work with an invalid one, too."""
 
     @property
     def key(self) -> str:
@@ -80,15 +83,19 @@ def parse(body: Body) -> Resource[Any, Any]:
     """An object as the API server sends it. An unreadable spec is kept as such, an unreadable status is empty."""
     meta = body["metadata"]
     spec_model, status_model = _MODELS[body["kind"]]
+    raw = body.get("spec") or {}
     spec, error = None, ""
     try:
-        spec = spec_model.model_validate(body.get("spec") or {})
+        spec = spec_model.model_validate(raw)
     except ValidationError as failure:
         error = "; ".join(f"spec.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in failure.errors()[:3])
     try:
         status = status_model.model_validate(body.get("status") or {})
     except ValidationError:
         status = status_model()
+    compact(status)
+    if spec is not None:
+        compact(spec)
     return Resource(
         ref=ref_of(body),
         generation=meta.get("generation", 1),
@@ -99,7 +106,7 @@ def parse(body: Body) -> Resource[Any, Any]:
         spec=spec,
         status=status,
         error=error,
-        raw_spec=body.get("spec") or {},
+        raw_spec={key: raw[key] for key in _OF_DEPARTURES if key in raw},
     )
 
 
