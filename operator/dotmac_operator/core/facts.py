@@ -8,7 +8,7 @@ from typing import Any
 EMPTY: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Inspected:
     """What only `GET /containers/{id}/json` tells of a container: its limits, and how often it was restarted."""
 
@@ -22,7 +22,7 @@ class Inspected:
     """Restarts by Docker's own policy since somebody started it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ContainerFact:
     """One container, as `GET /containers/json?all=1` tells it."""
 
@@ -52,7 +52,7 @@ class ContainerFact:
         return self.state == "running"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class NetworkFact:
     id: str
     name: str
@@ -62,7 +62,7 @@ class NetworkFact:
     internal: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VolumeFact:
     name: str
     labels: Mapping[str, str] = EMPTY

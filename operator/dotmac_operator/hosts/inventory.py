@@ -23,6 +23,25 @@ STALE_AFTER = 300.0
 """Seconds after which even a quiet host is read again."""
 
 
+class Same:
+    """Makes equal texts and labels of one read one object: a tenant's containers, networks and volumes say the same ten
+    labels over and over, and the read is kept."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._labels: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+
+    def text(self, value: str) -> str:
+        return self._texts.setdefault(value, value)
+
+    def labels(self, labels: Mapping[str, str]) -> Mapping[str, str]:
+        key = tuple(labels.items())
+        known = self._labels.get(key)
+        if known is None:
+            known = self._labels[key] = {self.text(name): self.text(value) for name, value in key}
+        return known
+
+
 @dataclass(frozen=True)
 class _Kept:
     facts: HostFacts
@@ -153,23 +172,39 @@ class Inventory:
         ids = {container.id for container in containers}
         self._inspected = {id_: found for id_, found in self._inspected.items() if id_ in ids}
         ids_of = {network.name: network.id for network in read.networks}
-        containers = tuple(self._complete(c, ids_of) for c in containers)
+        same = Same()
+        containers = tuple(self._complete(c, ids_of, same) for c in containers)
         config = read.proxy_config if _runs_proxy(containers) else None
         facts = replace(
-            read, revision=revision, containers=containers, proxy_config=config, proxy_parsed=proxy.parse(config)
+            read,
+            revision=revision,
+            containers=containers,
+            networks=tuple(replace(each, labels=same.labels(each.labels)) for each in read.networks),
+            volumes=tuple(replace(each, labels=same.labels(each.labels)) for each in read.volumes),
+            proxy_config=config,
+            proxy_parsed=proxy.parse(config),
         )
         self._kept = _Kept(facts, time.monotonic())
         return self._kept
 
-    def _complete(self, container: ContainerFact, ids: Mapping[str, str]) -> ContainerFact:
+    def _complete(self, container: ContainerFact, ids: Mapping[str, str], same: Same) -> ContainerFact:
         """With what was inspected, and without networks that were removed while it was stopped: Docker lists those on,
         by the id of one that is no more, although another network may have the name by now."""
         there = {
-            name: address
+            same.text(name): address
             for name, address in container.networks.items()
             if container.network_ids.get(name, "") in ("", ids.get(name))
         }
-        return replace(container, networks=there, inspected=self._inspected.get(container.id))
+        return replace(
+            container,
+            image=same.text(container.image),
+            image_id=same.text(container.image_id),
+            state=same.text(container.state),
+            labels=same.labels(container.labels),
+            networks=there,
+            network_ids=same.labels(container.network_ids),
+            inspected=self._inspected.get(container.id),
+        )
 
     def _lists(self) -> HostFacts:
         """All of them at the same time, so that a host far away costs one round trip and not four."""
