@@ -115,8 +115,8 @@ class Role(Model):
     stop_grace_period: Seconds = 30
     """Seconds between SIGTERM and SIGKILL."""
     drain_timeout: Seconds = 30
-    """Seconds that open requests may take to end once another version or a page is served, before SIGTERM; for the exposed
-    role."""
+    """Seconds that open requests may take to end once another version or a page is served, before SIGTERM; for the
+    exposed role."""
     capabilities: Capabilities = []
     """Linux capabilities given back after all were dropped."""
 
