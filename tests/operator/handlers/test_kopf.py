@@ -32,6 +32,11 @@ async def until(what: Callable[[], bool], seconds: float = 30.0) -> None:
         await asyncio.sleep(0.02)
 
 
+def kopf_workers() -> list[str]:
+    """Names of Kopf's tasks for single objects."""
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name().startswith("worker for ")]
+
+
 def test_kopf_has_a_finalizer_of_its_own() -> None:
     """Regression: Kopf took our finalizer off, because it saw no handler of its own that needed one."""
     assert main._kopf_settings(Settings()).persistence.finalizer != FINALIZER
@@ -44,12 +49,15 @@ async def test_a_watched_object_is_seen_and_left_as_it_is(
 ) -> None:
     # The client library reads KUBECONFIG once, when it is imported.
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(control_plane.kubeconfig))
+    monkeypatch.setattr(main, "PAGE", 2)
     control_plane.apply_crds()
     for kind, name, spec in (
         ("Release", "erp-1", RELEASE),
         ("InstanceClass", "starter", {}),
         ("Server", "host-1", SERVER),
         ("Instance", "acme", INSTANCE),
+        ("Instance", "second", INSTANCE),
+        ("Instance", "third", INSTANCE),
     ):
         meta = {"name": name, "finalizers": [FINALIZER]}
         control_plane.create({"apiVersion": API_VERSION, "kind": kind, "metadata": meta, "spec": spec})
@@ -85,8 +93,11 @@ async def test_a_watched_object_is_seen_and_left_as_it_is(
                 stop_flag=stop,
             )
         )
-        wanted = {("Instance", "default/acme"), ("Server", "default/host-1"), ("Release", "erp-1")}
+        instances = {("Instance", f"default/{name}") for name in ("acme", "second", "third")}
+        wanted = instances | {("Server", "default/host-1"), ("Release", "erp-1")}
         await until(lambda: wanted <= set(seen))
+        # Each holds the last raw version of its object: five seconds of them are the whole fleet at a start.
+        await until(lambda: not kopf_workers(), 3.0)
         before = seen.count(("Instance", "default/acme"))
         patch = {"spec": {"orgName": "Edited"}}
         headers = {"Content-Type": "application/merge-patch+json"}
