@@ -215,6 +215,14 @@ async def test_a_lock_tells_nothing_of_whether_the_account_exists(
         assert [(await _login(client, name, **wrong)).status_code for _ in range(6)] == [401] * 5 + [423]
 
 
+@pytest.mark.parametrize("username", ["\u0130brahim", "\u00c9cole", "\U0001f600", "stra\u00dfe"])
+async def test_any_username_can_sign_in(
+    client: httpx.AsyncClient, facade: Facade, accounts: Accounts, username: str
+) -> None:
+    await accounts.make(username=username, password_hash=await facade.passwords.hash(PASSWORD))
+    assert (await _login(client, username)).status_code == 200
+
+
 @pytest.mark.usefixtures("ada")
 async def test_who_signs_out_late_is_signed_out(client: httpx.AsyncClient) -> None:
     """With an access token that has expired and the refresh token, in the body or the cookie."""

@@ -55,7 +55,8 @@ async def _credential(session: AsyncSession, username: str) -> tuple[UserCredent
         await session.execute(
             select(UserCredential, Person)
             .join(Person, Person.id == UserCredential.person_id)
-            .where(func.lower(UserCredential.username) == username.lower())
+            # The database lowers both: its rules and Python's differ beyond ASCII, and by its locale.
+            .where(func.lower(UserCredential.username) == func.lower(username))
         )
     ).one_or_none()
     return None if row is None else (row[0], row[1])
@@ -255,7 +256,7 @@ async def begin_reset(facade: Facade, username: str, device: Device) -> None:
 
     Runs after the answer is sent, so that its time tells nothing either.
     """
-    name = username.strip().lower()
+    name = func.lower(username.strip())
     token = new_token()
     async with facade.sessions.begin() as session:
         row = (

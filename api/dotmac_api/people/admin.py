@@ -42,10 +42,10 @@ async def create_admin(sessions: Sessions, passwords: Passwords, new: NewAdmin) 
     await passwords.check_new(new.password, new.username, new.email, field="password")
     password_hash = await passwords.hash(new.password)
     async with sessions.begin() as session:
-        taken = select(UserCredential.id).where(func.lower(UserCredential.username) == new.username.lower())
+        taken = select(UserCredential.id).where(func.lower(UserCredential.username) == func.lower(new.username))
         if await session.scalar(taken) is not None:
             raise UsernameTaken(f"there is a user {new.username} already")
-        if await session.scalar(select(Person.id).where(func.lower(Person.email) == new.email.lower())) is not None:
+        if await session.scalar(select(Person.id).where(func.lower(Person.email) == func.lower(new.email))) is not None:
             raise EmailTaken(f"somebody with the address {new.email} is there already; sign in, or take another one")
         role = await session.scalar(select(Role).where(Role.name == ADMIN))
         if role is None:
