@@ -278,6 +278,29 @@ async def test_login_is_limited_by_address_and_by_account(settings: Settings) ->
         assert answers == [401] * 5 + [423] * 5 + [429]
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "times"),
+    [
+        ("refresh", {"refresh_token": "x" * 64}, 10),
+        ("forgot-password", {"username": "ada"}, 5),
+        ("reset-password", {"token": "x" * 43, "new_password": PASSWORD}, 5),
+        ("mfa/verify", {"mfa_token": "x" * 43, "code": "123456"}, 5),
+    ],
+)
+async def test_what_guesses_could_be_made_at_is_limited_by_address(
+    settings: Settings, path: str, body: dict[str, str], times: int
+) -> None:
+    app = create_app(settings.model_copy(update={"overrides": {}}))
+    async with app.router.lifespan_context(app), connect(app) as client:
+        answers = [await client.post(f"/api/v1/auth/{path}", json=body) for _ in range(times + 1)]
+    assert [a.status_code == 429 for a in answers] == [False] * times + [True]
+    assert 0 < int(answers[-1].headers["Retry-After"]) <= (60 if path == "refresh" else 300)
+
+
+async def test_passwords_are_kept_as_the_contract_says(facade: Facade) -> None:
+    assert (await facade.passwords.hash(PASSWORD)).startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+
+
 async def test_reads_without_redis_have_a_cap_of_their_own(settings: Settings, redis: RedisServer) -> None:
     app = create_app(settings.model_copy(update={"overrides": {("auth", "session_rate_max"): 3}}))
     async with app.router.lifespan_context(app):

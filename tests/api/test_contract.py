@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import select
 from tests.api.conftest import Accounts, connect, signed_in
 from tests.kits.resources import instance, server
 
@@ -17,6 +18,7 @@ from dotmac_api.access import guards
 from dotmac_api.facade import Facade
 from dotmac_api.mirror.models import InstanceRow, ServerRow
 from dotmac_api.mirror.projection import project
+from dotmac_api.rbac.models import Permission, Role, RolePermission
 
 pytestmark = pytest.mark.services
 
@@ -50,6 +52,43 @@ async def test_an_api_key_changes_nothing(app: FastAPI, admin: httpx.AsyncClient
         assert (await holder.get("/api/v1/people")).status_code == 200
         for method, path in guarded(app, "POST", "PUT", "PATCH", "DELETE"):
             assert (await holder.request(method, path)).status_code == 403, (method, path)
+
+
+async def test_an_api_key_reads_wherever_its_scopes_allow(app: FastAPI, admin: httpx.AsyncClient) -> None:
+    permissions = (await admin.get("/api/v1/rbac/permissions", params={"limit": 100})).json()["items"]
+    every = [p["key"] for p in permissions]
+    readers = {p for (method, _), p in guards(app).items() if method == "GET" and p != "-"}
+    for scopes, allowed in ((every, True), (sorted(set(every) - readers), False)):
+        body = {"label": "some", "scopes": scopes, "expires_in_days": 1}
+        key = (await admin.post("/api/v1/api-keys/generate", json=body)).json()["key"]
+        async with connect(app, headers={"X-API-Key": key}) as holder:
+            for method, path in guarded(app, "GET"):
+                if path != "/api/v1/stream":  # it would not end
+                    assert ((await holder.request(method, path)).status_code != 403) == allowed, path
+
+
+# Parts of an instance that its operators change; what is deleted as a whole wants an administrator.
+PARTS = re.compile(r"/instances/[^/]+/(flags|tags|modules|domains|maintenance-windows|restores)/")
+
+
+async def test_deletions_and_what_rules_the_platform_want_an_administrator(app: FastAPI, accounts: Accounts) -> None:
+    """Whatever permissions somebody has."""
+    facade: Facade = app.state.facade
+    async with facade.sessions.begin() as session:
+        role = Role(name="nearly-admin")
+        session.add(role)
+        await session.flush()
+        for permission in await session.scalars(select(Permission.id)):
+            session.add(RolePermission(role_id=role.id, permission_id=permission))
+    routes = [(m, p) for m, p in guarded(app, "POST", "PUT", "PATCH", "DELETE") if not PARTS.search(p)]
+    rules = re.compile(r"/api/v1/(rbac|settings|scheduler|sessions|user-credentials)/?")
+    wanted = [(m, p) for m, p in routes if m == "DELETE" or rules.match(p)]
+    assert len(wanted) > 25
+    async with signed_in(app, await accounts.make("nearly-admin")) as client:
+        assert (await client.get("/api/v1/rbac/roles")).status_code == 200
+        for method, path in wanted:
+            answer = await client.request(method, path)
+            assert (answer.status_code, answer.json()["message"]) == (403, "this needs the role admin"), (method, path)
 
 
 async def test_every_post_heeds_idempotency_keys(app: FastAPI, admin: httpx.AsyncClient) -> None:
