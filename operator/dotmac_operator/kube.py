@@ -5,6 +5,7 @@ import binascii
 import functools
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -86,12 +87,24 @@ def _typed[F: Callable[..., Any]](call: F) -> F:
             return call(*args, **kwargs)
         except ApiException as error:
             kind = Gone if error.status == 404 else ClusterError
-            # The body of the answer is left out: it may repeat what was sent.
-            raise kind(f"the Kubernetes API answered {error.status} {error.reason}") from None
+            raise kind(_told(error)) from None
         except HTTPError as error:
             raise ClusterError(f"the Kubernetes API did not answer: {type(error).__name__}") from None
 
     return wrapped  # type: ignore[return-value]
+
+
+_UNKNOWN = re.compile(r"(\.[A-Za-z0-9_.]+): field not declared in schema")
+
+
+def _told(error: ApiException) -> str:
+    """The answer without its body, which may repeat what was sent; but the name of a field that the CRD lacks."""
+    if found := _UNKNOWN.search(str(error.body)):
+        return (
+            f"the Kubernetes API does not know the field {found[1]}: its CRDs are older than this operator; "
+            "apply those of this version (kubectl apply --server-side -k crds)"
+        )
+    return f"the Kubernetes API answered {error.status} {error.reason}"
 
 
 class KubeCluster:

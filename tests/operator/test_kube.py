@@ -1,5 +1,6 @@
 """What the answers of the Kubernetes API mean."""
 
+import json
 from typing import Any
 
 import pytest
@@ -43,6 +44,25 @@ def test_a_conflict_with_a_namesake_is_the_end_of_the_object(
 ) -> None:
     with pytest.raises(Gone):
         refusing(monkeypatch, found).apply_status(REF, {})
+
+
+def test_a_field_that_an_older_crd_lacks_is_named_and_nothing_else_of_the_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As kube-apiserver 1.36 answers; see deploy/docs/upgrade.md."""
+    told = (
+        "failed to create typed patch object (a/s3cret; Kind=Instance): .status.repairing: field not declared in schema"
+    )
+
+    def refused(*_: Any, **__: Any) -> Any:
+        error = ApiException(500, "Internal Server Error")
+        error.body = json.dumps({"kind": "Status", "message": told, "code": 500})
+        raise error
+
+    monkeypatch.setattr(client.CustomObjectsApi, "patch_namespaced_custom_object_status", refused)
+    with pytest.raises(ClusterError, match=r"field \.status\.repairing: its CRDs are older.*kubectl apply") as caught:
+        KubeCluster(client.ApiClient()).apply_status(REF, {"repairing": []})
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

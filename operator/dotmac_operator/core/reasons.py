@@ -217,7 +217,9 @@ REASONS: dict[str, Reason] = {
         "Wait; if it stays, look on the host.",
     ),
     "NameTaken": Reason(
-        "tried again", "A container of somebody else has one of our names.", "Remove or rename it on the host."
+        "tried again",
+        "A container of somebody else has one of our names.",
+        "Remove or rename it on the host. After a restore: the annotation that the message names.",
     ),
     "ProxyRefused": Reason(
         "tried again", "The proxy did not take its configuration.", "Its message; is the proxy's image a Caddy 2?"

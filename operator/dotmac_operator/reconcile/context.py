@@ -113,7 +113,7 @@ class Contexts:
         else:
             spec = _bare(spec)
         namespace = instance.ref.namespace
-        tenant = Tenant(instance.ref.uid, namespace, instance.ref.name, instance.generation)
+        tenant = Tenant(self._store.uid_on_host(instance), namespace, instance.ref.name, instance.generation)
         credentials = self._cluster.secret(namespace, tenant.credentials)
         referenced = {name: self._cluster.secret(namespace, name) for name in desired.referenced_secrets(spec)}
         present = {name: values for name, values in referenced.items() if values is not None}
@@ -166,7 +166,7 @@ class Contexts:
 
     def neighbours(self, instance: Instance, server: Server) -> tuple[Neighbour, ...]:
         """The other Instances of a Server."""
-        return tuple(claim for claim in self._on(server) if claim.uid != instance.ref.uid)
+        return tuple(claim for claim in self._on(server) if claim.key != instance.key)
 
     def _on(self, server: Server) -> tuple[Neighbour, ...]:
         """All Instances of a Server, made once for all of their passes while nothing changes."""
@@ -198,7 +198,9 @@ class Contexts:
             hosts = ()
         serving = other.status.release is not None and other.status.release.current is not None
         memory, archived = self.memory_of(other), is_archived(other)
-        return Neighbour(other.key, other.ref.uid, other.spec.org_code, hosts, memory, serving, archived)
+        return Neighbour(
+            other.key, self._store.uid_on_host(other), other.spec.org_code, hosts, memory, serving, archived
+        )
 
     def _candidate(self, server: Server) -> Candidate | None:
         if server.spec is None or server.deleting:

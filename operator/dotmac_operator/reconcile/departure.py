@@ -82,7 +82,9 @@ class Departure:
         final = bool((instance.raw_spec.get("deletion") or {}).get("finalBackup"))
         saved = any(job.status.files for job in self._services.store.jobs(instance.key) if job.ref.kind == "Backup")
         kept = frozenset({f"{names.base(org)}-backups"} if final or saved else ())
-        going = Departing(instance.ref.uid, instance.ref.namespace, org, delete_data, kept=kept)
+        going = Departing(
+            self._services.store.uid_on_host(instance), instance.ref.namespace, org, delete_data, kept=kept
+        )
         told = f"being removed from Server {server}"
         self._services.report(instance, Situation(instance.generation, self._services.clock(), deleting=told))
         executor = Executor(

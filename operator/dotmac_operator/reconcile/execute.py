@@ -219,6 +219,12 @@ def _refuse_strangers(engine: Engine, spec: ContainerSpec) -> None:
     labels = (engine.inspect_container(spec.name).get("Config") or {}).get("Labels") or {}
     if labels.get(names.HASH) != spec.hash:
         raise NameTaken(f"a container that is not ours has the name {spec.name}: rename or remove it")
+    owner = labels.get(names.INSTANCE_UID)
+    if owner != spec.labels.get(names.INSTANCE_UID):
+        raise NameTaken(
+            f"container {spec.name} belongs to an Instance with uid {owner}: if this one was restored from it, "
+            f"annotate it with {names.RESTORED_UID}={owner}; else remove the container"
+        )
 
 
 def _refuse_new_volumes(engine: Engine, spec: ContainerSpec) -> None:

@@ -1,5 +1,6 @@
 """The last known version of every object of ours, parsed once for each version. Fed by the watch."""
 
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from dotmac_crds.server import ServerSpec, ServerStatus
 from dotmac_operator.core import names
 from dotmac_operator.reconcile.ports import Body, ObjectRef
 from dotmac_operator.reconcile.sharing import compact
+
+_UID = re.compile(r"[A-Za-z0-9-]{1,63}")
 
 GONE_KEPT = 10_000
 """Uids of deleted objects that are remembered. An answer to a write is late by seconds, not by so many deletions."""
@@ -222,6 +225,21 @@ class Store:
         """Instances whose choice of Server is recorded, or fixed by serverRef, to be this one."""
         with self._lock:
             return list(self._here.get((namespace, server), {}).values())
+
+    def uid_on_host(self, instance: Instance) -> str:
+        """The uid that an Instance's containers carry: its own, or that of the one which it was restored from.
+
+        Nobody takes what a living Instance has: the uid of one that is here counts for nothing in an annotation, nor
+        does a uid that two of a namespace claim.
+        """
+        told = instance.annotations.get(names.RESTORED_UID, "")
+        if not told or not _UID.fullmatch(told):
+            return instance.ref.uid
+        for other in self.instances():
+            same = other.ref.namespace == instance.ref.namespace and other.annotations.get(names.RESTORED_UID) == told
+            if other.key != instance.key and (same or other.ref.uid == told):
+                return instance.ref.uid
+        return told
 
     def _get(self, kind: str, key: str) -> Any:
         # One look into a dictionary is atomic: no lock, which hundreds of passes would wait for.

@@ -337,7 +337,7 @@ class Diagnostics:
 
     def _containers(self, target: Target) -> list[ContainerFact]:
         """Only those that carry the Instance's uid: a name or id of somebody else's is not found."""
-        uid = target.instance.ref.uid
+        uid = self._store.uid_on_host(target.instance)
         found = target.engine.containers([f"{names.INSTANCE_UID}={uid}"])
         own = (fact for fact in found if fact.labels.get(names.INSTANCE_UID) == uid)
         return sorted(own, key=lambda fact: fact.name)
@@ -418,7 +418,7 @@ class Diagnostics:
     # ---- volumes
 
     def _volumes(self, target: Target) -> list[dict[str, Any]]:
-        uid = target.instance.ref.uid
+        uid = self._store.uid_on_host(target.instance)
         own = target.engine.volumes([f"{names.INSTANCE_UID}={uid}"])
         sizes = self._measured(target) if own else {}
         return [{"name": volume.name, "bytes": sizes.get(volume.name)} for volume in sorted(own, key=lambda v: v.name)]
