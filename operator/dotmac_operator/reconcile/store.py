@@ -24,7 +24,7 @@ _UID = re.compile(r"[A-Za-z0-9-]{1,63}")
 GONE_KEPT = 10_000
 """Uids of deleted objects that are remembered. An answer to a write is late by seconds, not by so many deletions."""
 
-_OF_DEPARTURES = ("orgCode", "deletion")
+_OF_DEPARTURES = ("orgCode", "deletion", "instanceRef")
 _MODELS = {kind.name: (kind.spec, kind.status) for kind in KINDS}
 
 
@@ -43,7 +43,7 @@ class Resource[SpecT: Model, StatusT: Model]:
     status: StatusT
     error: str = ""
     raw_spec: Mapping[str, Any] = field(default_factory=dict)
-    """Of the spec as it was sent only what a departure needs, which must work with an invalid one, too."""
+    """Of the spec as it was sent only what a departure and `instance_of` need, which must work with an invalid one, too."""
 
     @property
     def key(self) -> str:
