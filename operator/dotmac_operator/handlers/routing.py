@@ -21,8 +21,8 @@ class Routing:
         self._store = store
         self._wake = wake
 
-    def changed(self, resource: Resource[Any, Any]) -> None:
-        """An object of ours was added, changed or deleted."""
+    def changed(self, resource: Resource[Any, Any], before: Resource[Any, Any] | None = None) -> None:
+        """An object of ours was added, changed or deleted; `before` is what it was when it has changed."""
         kind, key = resource.ref.kind, resource.key
         self._wake(kind, key, urgent=True)
         if kind == "Server":
@@ -32,7 +32,7 @@ class Routing:
         elif kind == "InstanceClass":
             self._referring(lambda spec: spec.class_ref.name == resource.ref.name)
         elif kind == "Instance":
-            if server_name(resource):
+            if server_name(resource) and not _same_demand(before, resource):
                 self._wake("Server", f"{resource.ref.namespace}/{server_name(resource)}")
             self._jobs(key)
         elif kind in JOBS:
@@ -95,3 +95,11 @@ class Routing:
         for instance in self._store.instances():
             if instance.spec is not None and refers(instance.spec):
                 self._wake("Instance", instance.key)
+
+
+def _same_demand(before: Resource[Any, Any] | None, now: Resource[Any, Any]) -> bool:
+    """Whether a change leaves what an Instance takes of its Server as it was. A look at a Server starts a program on
+    the host, so a request to prove an Instance must not cause one."""
+    if before is None or before.ref.uid != now.ref.uid:
+        return False
+    return (before.generation, before.deleting) == (now.generation, now.deleting)

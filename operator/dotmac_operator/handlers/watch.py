@@ -51,17 +51,18 @@ class Watch:
         version = dict(body)
         now = parse(version)
         place = (now.ref.kind, now.key)
+        before = self._seen.get(place)
         if event["type"] == "DELETED":
             self._store.drop(*place, now.ref.uid)
             self._seen.pop(place, None)
             self._held.discard(place)
-            changed = True
+            changed, before = True, None
         else:
             self._store.keep(now)
-            changed = relevant(self._seen.get(place), now)
+            changed = relevant(before, now)
             self._seen[place] = now
         if changed and self._first.complete:
-            self._routing.changed(now)
+            self._routing.changed(now, before)
         elif changed:
             self._held.add(place)
         self._first.came(*place)

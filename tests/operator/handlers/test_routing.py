@@ -1,6 +1,7 @@
 """Which reconcilers a change concerns, and that no change is lost on its way from the watch."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,6 +58,11 @@ def test_changes_of_objects(world: World, wakes: Wakes) -> None:
     routing.changed(get["Instance"]("tenants/acme"))
     assert wakes.taken() == {ACME, HOST}
     assert wakes.urgent == {ACME}, "only what was changed itself is waited for"
+    asked = replace(get["Instance"]("tenants/acme"), annotations={names.RECONCILE_REQUESTED_AT: "now"})
+    routing.changed(asked, get["Instance"]("tenants/acme"))
+    assert wakes.taken() == {ACME}, "what it takes of its Server is the same"
+    routing.changed(replace(asked, generation=99), asked)
+    assert wakes.taken() == {ACME, HOST}
     routing.changed(get["Server"]("tenants/host-1"))
     assert wakes.taken() == {HOST, ACME, BETA}
     routing.changed(get["Release"]("erp-9"))
