@@ -83,26 +83,25 @@ async def test_companions_of_a_wake_up_share_a_pass(start: Start) -> None:
 async def test_what_is_waited_for_begins_at_once_but_not_again_and_again(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "COALESCE", 0.3)
+    monkeypatch.setattr(module, "COALESCE", 0.6)  # long, so that a busy machine is not taken for it
     began: list[float] = []
     workers = start(lambda key: began.append(time.monotonic()) or DONE)  # type: ignore[func-returns-value]
     asked = time.monotonic()
     workers.wake("Instance", "a", urgent=True)
     await until(lambda: len(began) == 1)
-    assert began[0] - asked < 0.15
+    assert began[0] - asked < 0.5
     for _ in range(10):
         workers.wake("Instance", "a", urgent=True)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.005)
     await until(lambda: len(began) == 2)
-    assert 0.29 < began[1] - began[0] < 0.5
-    await asyncio.sleep(0.4)
+    await asyncio.sleep(0.8)
     assert len(began) == 2, "one pass for all of them"
     workers.wake("Instance", "a")
-    await asyncio.sleep(0.1)
-    workers.wake("Instance", "a", urgent=True)
     asked = time.monotonic()
+    await asyncio.sleep(0.02)
+    workers.wake("Instance", "a", urgent=True)
     await until(lambda: len(began) == 3)
-    assert began[2] - asked < 0.2, "it does not wait for one that was not waited for"
+    assert began[2] - asked < 0.5, "it does not wait for the companions of one that nobody waits for"
 
 
 async def test_a_wake_up_during_a_pass_runs_another_one(start: Start) -> None:
