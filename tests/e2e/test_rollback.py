@@ -1,6 +1,10 @@
-"""A migration that fails half-way on a real PostgreSQL: the database is set back, also under kill -9."""
+"""A migration that fails half-way on a real PostgreSQL: the database is set back, also under kill -9.
+
+`DOTMAC_TEST_LONG=1` adds the one that waits 90 s for the previous version before it does so.
+"""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,8 +12,10 @@ import pytest
 from tests.e2e import releases
 from tests.e2e.platform import Platform, Tenant, condition
 from tests.e2e.test_crashes import kill_at
+from tests.e2e.test_rolling import long
 
 from dotmac_operator.core.database import RESTORE_COMMAND
+from dotmac_operator.core.rollback import PATIENCE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
@@ -103,6 +109,72 @@ def test_without_need_nothing_that_was_written_is_thrown_away(platform: Platform
     taken_back(platform, tenant)
     assert sql(tenant, "SELECT to_regclass('orders_of_two') IS NULL") == ["f"]
     sql(tenant, "ALTER TABLE orders_of_two RENAME TO orders")
+
+
+PAGE = """
+use IO::Socket::INET;
+$SIG{INT} = $SIG{TERM} = sub { exit 0 };
+my $server = IO::Socket::INET->new(LocalPort => 8000, Listen => 16, ReuseAddr => 1) or die $!;
+while (my $client = $server->accept) {
+    while (<$client>) { last if /^\\r?\\n$/ }
+    my $status = system("psql -qtAc 'SELECT id FROM $ENV{TABLE}' >/dev/null") == 0 ? "200 OK" : "500 No such table";
+    print $client "HTTP/1.1 $status\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n";
+    close $client;
+}
+"""
+"""Answers by what its table is: a version that cannot live with another one's database."""
+
+
+def particular(name: str, version: str, table: str, script: str) -> releases.Object:
+    """A Release that needs `table`. It asks for nothing about its database (migrate.onFailure is the default)."""
+    web = {
+        "name": "web",
+        "image": "postgresql",
+        "command": ["perl", "-e", PAGE],
+        "port": 8000,
+        "expose": True,
+        "health": {"http": {"path": "/"}, "interval": 1, "timeout": 2, "retries": 2, "startPeriod": 4},
+    }
+    env = [*ENV, {"name": "TABLE", "value": table}]
+    shot = {"image": "postgresql", "command": ["sh", "-c", script], "timeout": 60}
+    made = releases.sample(name, version, releases.SAMPLE_1, env=env, roles=[web], volumes=[], migrate=shot)
+    del made["spec"]["bootstrap"]
+    return made
+
+
+@long
+@pytest.mark.timeout(400)
+def test_after_ninety_seconds_without_an_answer_the_database_is_set_back(platform: Platform) -> None:
+    """The migration succeeds, its version does not start, and the old one cannot live with what was migrated."""
+    rename = "psql -v ON_ERROR_STOP=1 -c 'ALTER TABLE orders RENAME TO orders_of_two'"
+    platform.apply(
+        particular("fern-1", "1.0", "orders", MAKE), particular("fern-2", "2.0", "what_nobody_has_made", rename)
+    )
+    fern = releases.instance("fern", "fern-1", serverRef={"name": "two"})
+    with platform.tenant(fern) as tenant:
+        sql(tenant, "INSERT INTO orders VALUES (1)")
+        (web,), mark = tenant.containers("web"), platform.operator.mark()
+        platform.apply({**fern, "spec": {**fern["spec"], "releaseRef": {"name": "fern-2"}}})
+        asked = "request http://fern.two.example/ "
+        platform.wait("the old version is asked", lambda: asked in platform.operator.text(mark), 60, about="fern")
+        began = time.monotonic()
+        sql(tenant, "INSERT INTO orders_of_two VALUES (2)")
+        assert tenant.ask().status_code == 500, "it does not live with it"
+        assert tenant.containers("restore") == []
+        platform.wait("it is set back", lambda: tenant.containers("restore"), PATIENCE + 30, about="fern")
+        waited = time.monotonic() - began
+        assert PATIENCE - 5 < waited < PATIENCE + 20, f"set back after {waited:.0f} s"
+        platform.operator.kill()  # not before there is a restore: a new process would count the seconds anew
+        platform.operator.start()
+        found = platform.wait_condition("Instance", "fern", "Stalled", "True", reason="UpgradeRolledBack", seconds=90)
+        assert "step start: web is" in str(condition(found, "Stalled"))
+        assert tenant.ask().status_code == 200
+        assert sql(tenant, "SELECT * FROM orders") == ["1"]
+        (kept,) = sql(tenant, "SELECT datname FROM pg_database WHERE datname LIKE 'erp\\_before\\_%'")
+        assert sql(tenant, "SELECT * FROM orders_of_two", kept) == ["1", "2"], "what was written since is kept beside"
+        assert kept in tenant.status["rollback"]["reason"]
+        assert [c["Id"] for c in tenant.containers("web")] == [web["Id"]]
+        assert tenant.status["release"]["current"] == "fern-1"
 
 
 def test_a_restore_by_itself(platform: Platform, tenant: Tenant) -> None:
