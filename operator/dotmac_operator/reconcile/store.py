@@ -43,7 +43,7 @@ class Resource[SpecT: Model, StatusT: Model]:
     status: StatusT
     error: str = ""
     raw_spec: Mapping[str, Any] = field(default_factory=dict)
-    """Of the spec as it was sent only what departures and `instance_of` need, which must work with an invalid one, too."""
+    """Of the spec as it was sent, what departures and `instance_of` need, which must work with an invalid one, too."""
 
     @property
     def key(self) -> str:
