@@ -143,7 +143,7 @@ async def _delete(gateway: Gateway, target: Target, intent: Intent) -> Object:
 
 
 async def _create(gateway: Gateway, target: Target, spec: dict[str, Any], intent: Intent) -> Object:
-    # No lock on the name, as for others: this one is nobody else's.
+    # Other kinds' names are locked against a second creation; nobody else has this one.
     with refusals(FIELD_NAMES, intent):
         return {**await gateway.create(target, New(spec), intent), "kind": target.kind.name}
 

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, or_, select
+from sqlalchemy import Select, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_api.errors import NotFound
@@ -82,11 +82,13 @@ async def list_events(
     session: AsyncSession, row: InstanceRow, page: Slice, event: str | None
 ) -> tuple[Sequence[TransitionRow], int]:
     """The history of one instance, of its backups and of its restores."""
-    about: list[ColumnElement[bool]] = [TransitionRow.uid == row.instance_id]
-    for model in (BackupRow, RestoreRow):
-        own = select(getattr(model, model.UID)).where(model.instance_id == row.instance_id)
-        about.append(TransitionRow.uid.in_(own))
-    query = select(TransitionRow).where(or_(*about))
+    own = union_all(
+        select(BackupRow.backup_id).where(BackupRow.instance_id == row.instance_id),
+        select(RestoreRow.restore_id).where(RestoreRow.instance_id == row.instance_id),
+    )
+    # Asked before, since the index of the history serves ids, and not a join.
+    uids = [row.instance_id, *await session.scalars(own)]
+    query = select(TransitionRow).where(TransitionRow.uid.in_(uids))
     if event:
         query = query.where(TransitionRow.event == event)
     return await paginate(session, query, page, EVENT_ORDER)
