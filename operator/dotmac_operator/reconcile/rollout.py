@@ -299,6 +299,8 @@ class Rollout(Pass):
 
     def _note_drift(self, view: View, verdict: Verdict) -> None:
         """A difference without a change of what is desired: somebody or something changed the host."""
+        if self.services.handed_over(self.key):
+            return  # it was a Restore
         applied = view.wanted != "Running" or view.record.applied_hash == view.desired.hash
         if applied and view.reached == view.wanted:
             self.note_kinds(verdict.actions)

@@ -3,16 +3,21 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dotmac_crds.instance import InstanceStatus, QuotaStatus
 from dotmac_operator.core.status import Problem, Situation, compute
 from dotmac_operator.reconcile.context import Contexts, NotYet
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.ports import DONE, Body, Cluster, Meter, Outcome, Unmetered
-from dotmac_operator.reconcile.store import Instance, Store
+from dotmac_operator.reconcile.store import Instance, Resource, Store
 
 LOOK_AGAIN = 30.0
 """Seconds after which something that is not there yet is looked for again, although its arrival wakes us too."""
+
+
+def _starts(job: Resource[Any, Any]) -> bool:
+    return job.ref.kind == "Restore" and job.status.phase == "Running" and job.status.step == "Starting"
 
 
 def out_of_place(restore: str) -> Problem:
@@ -48,11 +53,14 @@ class Services:
     def working_job(self, instance: str) -> str:
         """The Backup or Restore that works on an Instance, for people; empty: none does."""
         for job in self.store.jobs(instance):
-            handed_over = job.ref.kind == "Restore" and job.status.step == "Starting"
             ends = job.deleting and job.ref.kind == "Backup"
-            if job.status.phase == "Running" and not ends and not handed_over:
+            if job.status.phase == "Running" and not ends and not _starts(job):
                 return f"{job.ref.kind} {job.ref.name}"
         return ""
+
+    def handed_over(self, instance: str) -> bool:
+        """Whether an Instance is being brought up after a Restore."""
+        return any(_starts(job) for job in self.store.jobs(instance))
 
     def restoring(self, instance: str) -> Problem | None:
         """What an Instance is told while its data is, or may be, out of place: it must not run then."""

@@ -255,10 +255,8 @@ def _home(instance: Instance) -> tuple[str, str]:
 
 
 def instance_of(job: Resource[Any, Any]) -> str:
-    """The key of the Instance that a Backup or Restore is about; from the raw spec, for an invalid one too."""
-    named = job.raw_spec.get("instanceRef")
-    name = named.get("name", "") if isinstance(named, dict) else ""
-    return f"{job.ref.namespace}/{name}"
+    """The key of the Instance that a Backup or Restore is about; one that cannot be read is about none."""
+    return f"{job.ref.namespace}/{job.spec.instance_ref.name if job.spec is not None else ''}"
 
 
 def server_name(instance: Instance) -> str | None:

@@ -47,6 +47,7 @@ def test_the_data_is_back_and_served() -> None:
     assert leftovers(world) == [] and world.engine.beside == {}
     first_page = seen.index(503)
     assert set(seen[:first_page]) == {200}, "it is served while files are verified and unpacked"
+    assert "DriftRepaired" not in world.cluster.reasons(), "nobody has changed the host behind our back"
     assert world.counts.jobs[-1] == ("Restore", "succeeded", 0)
     assert world.status(KEY, "Restore")["step"] == "Starting"
     started = world.status(KEY, "Restore")["startedAt"]
