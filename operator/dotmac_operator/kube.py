@@ -3,6 +3,7 @@
 import base64
 import binascii
 import functools
+import json
 import logging
 import os
 import re
@@ -137,13 +138,14 @@ class KubeCluster:
 
     @_typed
     def secret(self, namespace: str, name: str) -> Mapping[str, SecretStr] | None:
+        options: dict[str, Any] = {"_request_timeout": TIMEOUT, "_preload_content": False}  # no models: twice as fast
         try:
-            found = self._core.read_namespaced_secret(name, namespace, _request_timeout=TIMEOUT)
+            found: Any = self._core.read_namespaced_secret(name, namespace, **options)
         except ApiException as error:
             if error.status == 404:
                 return None
             raise
-        return _decode(found.data or {})
+        return _decode(json.loads(found.data).get("data") or {})
 
     @_typed
     def write_credentials(self, owner: ObjectRef, name: str, values: Mapping[str, SecretStr]) -> None:

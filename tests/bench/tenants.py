@@ -1,9 +1,18 @@
 """Five tenants of plain containers on one real host: by the operator, and by a shell script with the docker client.
 
 Each tenant has a network, three volumes and four containers that are running and healthy as soon as they are started:
-what is measured is the way there. The script runs on the host itself and makes the very objects that the operator
-makes, with the same limits and options; the operator goes through its control plane and SSH, and besides that generates
-secrets, routes the tenant through the proxy and asks it there.
+what is measured is the way there. The script runs on the host itself, is written as one writes such a script (one
+docker command after the other, each object made unless it is there), and does what the operator does:
+
+- it makes the very same objects, with the same limits and options,
+- waits for database and cache by their own checks, once they were started, before it starts the application,
+- connects the proxy to the tenant's network,
+- loads the proxy's configuration, once, when the last tenant runs, and only if it differs from what was loaded last,
+- and then asks for each tenant through the proxy.
+
+`Parts.OBJECTS` is the same script with the first of these only: objects that were started, and nobody knows whether
+they work. Besides all that the operator goes through its control plane and SSH, generates secrets, and tells about each
+step. It runs as it is installed, at its usual log level.
 """
 
 from __future__ import annotations
@@ -16,16 +25,22 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
+from tests.bench import engine
 from tests.e2e import releases
 from tests.e2e.conftest import server
-from tests.e2e.platform import Operator, Platform
+from tests.e2e.platform import HTTP_PORT, HTTPS_PORT, Operator, Platform
 from tests.kits import controlplane
 from tests.kits.dockerhost import DockerHost
 from tests.kits.tinyimage import ensure_plain_image
+
+from dotmac_crds.server import Proxy
+from dotmac_local.demo.processes import CommandFailed
+from dotmac_operator.core import names, proxy
 
 TENANTS = tuple(f"plain-{number}" for number in range(1, 6))
 RELEASE = "plain"
@@ -55,6 +70,16 @@ def tenant(name: str) -> releases.Object:
     return releases.instance(name, RELEASE)
 
 
+class Parts(Enum):
+    """How much of the way the script goes."""
+
+    OBJECTS = "objects"
+    ALL = "all"
+
+
+PROXY = Proxy.model_validate({"httpPort": HTTP_PORT, "httpsPort": HTTPS_PORT, "tls": {"mode": "Off"}})
+
+
 @dataclass
 class Bench:
     """A host, the operator that looks after it, and the script that does the same."""
@@ -62,6 +87,9 @@ class Bench:
     host: DockerHost
     platform: Platform
     directory: Path
+
+    def __post_init__(self) -> None:
+        self.loaded = self.directory / "proxy-loaded.json"
 
     def deploy(self) -> float:
         """Seconds from the first Instance applied until the last is Ready."""
@@ -96,51 +124,92 @@ class Bench:
             self.platform.let_go(name)
         self.platform.assert_clean()
 
-    def script(self) -> Path:
+    def script(self, parts: Parts = Parts.ALL) -> Path:
         """The script, made from what the operator has just deployed."""
         lines = ["#!/bin/sh", "set -eu"]
         for name in TENANTS:
-            lines += self._script_of(name)
-        path = self.directory / "deploy.sh"
+            lines += self._script_of(name, parts)
+        if parts is Parts.ALL:
+            lines += self._routes()
+        path = self.directory / f"deploy-{parts.value}.sh"
         path.write_text("\n".join(lines) + "\n")
         return path
+
+    def _routes(self) -> list[str]:
+        """Loads the configuration that the operator has made, unless it is loaded, and then asks for each tenant."""
+        wanted, loaded = self.directory / "proxy.json", self.loaded
+        wanted.write_text(self.host.docker("exec", names.PROXY_CONTAINER, "cat", proxy.AUTOSAVE))
+        reload = shlex.join(["docker", "exec", "-i", names.PROXY_CONTAINER, *proxy.RELOAD_ARGV])
+        hosts = [f"{name}.one.example" for name in TENANTS]
+        asked = [f"curl -fsS -o {os.devnull} -H 'Host: {host}' http://127.0.0.1:{HTTP_PORT}/" for host in hosts]
+        return [
+            f"if ! cmp -s {wanted} {loaded}; then",
+            f"{reload} <{wanted} >/dev/null 2>&1",
+            *asked,
+            f"cp {wanted} {loaded}",
+            "fi",
+        ]
+
+    def made(self) -> list[engine.Made]:
+        """The tenants as the Engine has them now."""
+        return [self._made(name) for name in TENANTS]
+
+    def _made(self, name: str) -> engine.Made:
+        label = ("--filter", f"label=platform.dotmac.io/instance={name}")
+        (network,) = json.loads(self.host.docker("network", "inspect", f"dotmac-{name}"))
+        volumes = sorted(self.host.docker("volume", "ls", "-q", *label).split())
+        found = json.loads(self.host.docker("volume", "inspect", *volumes))
+        ids = self.host.docker("ps", "-q", *label).split()
+        boxes = {c["Config"]["Labels"][names.ROLE]: c for c in json.loads(self.host.docker("inspect", *ids))}
+        return engine.Made(network, tuple(found), tuple(boxes[role] for role in ROLES))
 
     def run_script(self, path: Path) -> float:
         env = {**os.environ, "DOCKER_HOST": f"unix://{self.host.docker_socket}"}
         began = time.perf_counter()
-        subprocess.run(["sh", str(path)], env=env, check=True, stdout=subprocess.DEVNULL)
+        # In the host's network, where its loopback address is.
+        subprocess.run([*self.host.prefix, "sh", str(path)], env=env, check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - began
 
+    def run_engine(self, tenants: list[engine.Made], at_once: int) -> float:
+        """Seconds that the Engine alone takes for the objects of the tenants."""
+        return engine.seconds(self.host.docker_socket, tenants, at_once)
+
     def remove_script(self) -> None:
+        """What a script, or the Engine alone, has made; the proxy's routes too."""
+        if self.loaded.exists():
+            self.loaded.unlink()
+            empty = proxy.render(proxy.turned(proxy.base_config(PROXY)))
+            self.host.docker("exec", "-i", names.PROXY_CONTAINER, *proxy.RELOAD_ARGV, data=empty)
         mine = ("--filter", "name=dotmac-plain")
         containers = self.host.docker("ps", "-aq", *mine).split()
         self.host.docker("rm", "-fv", *containers)
+        for network in self.host.docker("network", "ls", "-q", *mine).split():
+            with suppress(CommandFailed):  # the Engine alone connects nothing
+                self.host.docker("network", "disconnect", "--force", network, names.PROXY_CONTAINER)
         self.host.docker("network", "rm", *self.host.docker("network", "ls", "-q", *mine).split())
         self.host.docker("volume", "rm", *self.host.docker("volume", "ls", "-q", *mine).split())
 
-    def _script_of(self, name: str) -> Iterator[str]:
+    def _script_of(self, name: str, parts: Parts) -> Iterator[str]:
         """Each object is made unless it is there, as a careful person writes it."""
-        label = ("--filter", f"label=platform.dotmac.io/instance={name}")
-        (network,) = json.loads(self.host.docker("network", "inspect", f"dotmac-{name}"))
-        yield from _made(
-            "network",
-            network["Name"],
-            ["--subnet", network["IPAM"]["Config"][0]["Subnet"], *_labels(network["Labels"])],
-        )
-        for volume in sorted(self.host.docker("volume", "ls", "-q", *label).split()):
-            (found,) = json.loads(self.host.docker("volume", "inspect", volume))
-            yield from _made("volume", volume, _labels(found["Labels"]))
-        ids = self.host.docker("ps", "-q", *label).split()
-        found = {
-            c["Config"]["Labels"]["platform.dotmac.io/role"]: c for c in json.loads(self.host.docker("inspect", *ids))
-        }
-        for role in ROLES:
-            yield from _run(found[role])
+        made, whole = self._made(name), parts is Parts.ALL
+        network = made.network["Name"]
+        subnet = ["--subnet", made.network["IPAM"]["Config"][0]["Subnet"], *_labels(made.network["Labels"])]
+        connect = f"docker network connect {network} {names.PROXY_CONTAINER}" if whole else ""
+        yield _unless("network", network, ["network", "create", *subnet, network], connect)
+        for volume in made.volumes:
+            yield _unless("volume", volume["Name"], ["volume", "create", *_labels(volume["Labels"]), volume["Name"]])
+        for container in made.containers:
+            box = container["Name"].lstrip("/")
+            check = (container["Config"].get("Healthcheck") or {}).get("Test", ["NONE"])
+            healthy = shlex.join(["docker", "exec", box, "/bin/sh", "-c", check[1]]) if check[0] == "CMD-SHELL" else ""
+            wait = f"until {healthy} >/dev/null 2>&1; do sleep 0.1; done" if healthy and whole else ""
+            yield _unless("container", box, _run(container), wait)
 
 
-def _made(kind: str, name: str, options: list[str]) -> list[str]:
-    create = shlex.join(["docker", kind, "create", *options, name])
-    return [f"docker {kind} inspect {name} >/dev/null 2>&1 || {create}"]
+def _unless(kind: str, name: str, create: list[str], then: str = "") -> str:
+    """A line that makes an object when it is not there, and then does what belongs to that."""
+    work = shlex.join(["docker", *create])
+    return f"docker {kind} inspect {name} >/dev/null 2>&1 || {f'{{ {work}; {then}; }}' if then else work}"
 
 
 def _labels(labels: dict[str, str]) -> list[str]:
@@ -148,9 +217,9 @@ def _labels(labels: dict[str, str]) -> list[str]:
 
 
 def _run(container: releases.Object) -> list[str]:
-    """`docker run` of a container like this one."""
+    """Arguments of docker for a container like this one, started."""
     config, host, name = container["Config"], container["HostConfig"], container["Name"].lstrip("/")
-    words = ["docker", "run", "-d", "--name", name, "--network", host["NetworkMode"], "--restart", "unless-stopped"]
+    words = ["run", "-d", "--name", name, "--network", host["NetworkMode"], "--restart", "unless-stopped"]
     words += ["--memory", str(host["Memory"]), "--memory-swap", str(host["MemorySwap"])]
     words += ["--cpus", str(host["NanoCpus"] / 1e9), "--pids-limit", str(host["PidsLimit"])]
     words += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--stop-timeout", str(config["StopTimeout"])]
@@ -172,8 +241,7 @@ def _run(container: releases.Object) -> list[str]:
     rest = [*entry[1:], *command]
     if entry:
         words += ["--entrypoint", entry[0]]
-    run = shlex.join([*words, config["Image"], *rest])
-    return [f"docker container inspect {name} >/dev/null 2>&1 || {run}"]
+    return [*words, config["Image"], *rest]
 
 
 @contextmanager
@@ -184,7 +252,7 @@ def bench() -> Iterator[Bench]:
         base.chmod(0o755)  # the host's user asks how full its disk is
         host = DockerHost("bench", base)
         plane = controlplane.start(base / "control-plane")
-        operator = Operator(plane.kubeconfig, base / "operator.log")
+        operator = Operator(plane.kubeconfig, base / "operator.log", log_level="info")
         try:
             host.start()
             host.load_images(releases.CADDY)
@@ -195,7 +263,7 @@ def bench() -> Iterator[Bench]:
                 releases.small_class(),
                 release(ensure_plain_image(host)),
                 releases.secret("one-ssh", **{"ssh-privatekey": host.private_key}),
-                server("one", host, proxy={"httpPort": 8080, "httpsPort": 8443, "tls": {"mode": "Off"}}),
+                server("one", host, proxy={"httpPort": HTTP_PORT, "httpsPort": HTTPS_PORT, "tls": {"mode": "Off"}}),
             )
             operator.start()
             platform.wait_condition("Server", "one", "Ready", "True")

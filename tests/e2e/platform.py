@@ -38,11 +38,12 @@ GONE = 404
 
 
 class Operator:
-    """`dotmac-operator run` as a subprocess. Its log, JSON lines at debug level, goes to one file over all starts."""
+    """`dotmac-operator run` as a subprocess. Its log, JSON lines, goes to one file over all starts."""
 
-    def __init__(self, kubeconfig: Path, log: Path, namespace: str = NAMESPACE) -> None:
+    def __init__(self, kubeconfig: Path, log: Path, namespace: str = NAMESPACE, log_level: str = "debug") -> None:
         """`namespace` is the operator's own, where its Lease is."""
         self.log = log
+        self._log_level = log_level
         self._process: subprocess.Popen[bytes] | None = None
         self._env = {
             **os.environ,
@@ -63,7 +64,7 @@ class Operator:
 
     def start(self) -> None:
         program = Path(sys.executable).parent / "dotmac-operator"
-        argv = [str(program), "run", "-n", NAMESPACE, "--log-format", "json", "--log-level", "debug"]
+        argv = [str(program), "run", "-n", NAMESPACE, "--log-format", "json", "--log-level", self._log_level]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(argv, env=self._env, stdout=log, stderr=log, start_new_session=True)
 

@@ -73,7 +73,7 @@ class DockerHost:
 
     def in_namespace(self, *argv: str, timeout: float = 60) -> str:
         """Run a command in the host's network namespace (nsenter: `ip netns exec` would remount /sys)."""
-        return run([*self._prefix(), *argv], timeout=timeout)
+        return run([*self.prefix, *argv], timeout=timeout)
 
     # Life
 
@@ -183,7 +183,7 @@ class DockerHost:
         """Bring the link back."""
         self._need_namespace()
         self.in_namespace("ip", "link", "set", "eth0", "up")
-        attempt([*self._prefix(), "ip", "route", "replace", "default", "via", self._gateway])
+        attempt([*self.prefix, "ip", "route", "replace", "default", "via", self._gateway])
 
     def deny_docker(self) -> None:
         """Take the user out of the socket's group: permission denied from its next session on (old ones are cut)."""
@@ -219,7 +219,9 @@ class DockerHost:
 
     # Parts
 
-    def _prefix(self) -> tuple[str, ...]:
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """What runs a command in the host's network."""
         return ("nsenter", f"--net=/run/netns/{self._namespace}") if self.namespaced else ()
 
     def _need_namespace(self) -> None:
@@ -235,11 +237,11 @@ class DockerHost:
             bridge=None if self.namespaced else f"dmb{self._id}",
             bridge_cidr=None if self.namespaced else "10.230.255.1/24",
             address_pool="10.229.0.0/16" if self.namespaced else "10.230.0.0/17",
-            prefix=self._prefix(),
+            prefix=self.prefix,
         )
 
     def _make_sshd(self, environment: dict[str, str]) -> Sshd:
-        settings = SshdSettings(self.address, self.port, self.user, environment, self._prefix())
+        settings = SshdSettings(self.address, self.port, self.user, environment, self.prefix)
         return Sshd(settings, keys=self.directory / "keys", runtime=self._runtime, log=self.directory / "sshd.log")
 
     def _reconfigure_sshd(self, environment: dict[str, str]) -> None:
