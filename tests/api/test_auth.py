@@ -36,9 +36,11 @@ COOKIE = "__Host-dotmac_refresh"
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Limits out of the way; the tests of the limits bring their own."""
+    """Limits out of the way; the tests of the limits bring their own. A hundred at once may wait long for a connection
+    on a machine that is busy otherwise.
+    """
     rates = {("auth", f"{key}_rate_max"): 100_000 for key in ("login", "refresh", "reset", "mfa")}
-    return settings.model_copy(update={"overrides": rates})
+    return settings.model_copy(update={"overrides": rates, "database_timeout": 30.0})
 
 
 @pytest.fixture
