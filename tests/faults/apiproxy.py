@@ -69,7 +69,8 @@ class ApiProxy:
 
     def __init__(self, upstream: str, ca: str) -> None:
         self.hook: ApiHook | None = None
-        self.writes = 0
+        self.written: list[str] = []
+        """Labels of the writes, without those of Leases and reviews."""
         self.down = False
         """True: connections are ended at once."""
         self.stale: dict[str, bytes] = {}
@@ -111,6 +112,10 @@ class ApiProxy:
             self.down = False
 
         self._loop.call_soon_threadsafe(down)
+
+    @property
+    def writes(self) -> int:
+        return len(self.written)
 
     async def _listen(self) -> None:
         self._session = aiohttp.ClientSession(
@@ -167,8 +172,10 @@ class ApiProxy:
     def _call(self, request: web.Request) -> ApiCall:
         writes = request.method not in ("GET", "HEAD")
         counted = writes and "/leases" not in request.path and "accessreviews" not in request.path
-        self.writes += counted
-        return ApiCall(request.method, request.path, "watch" in request.query, self.writes if counted else 0)
+        call = ApiCall(request.method, request.path, "watch" in request.query, len(self.written) + 1 if counted else 0)
+        if counted:
+            self.written.append(call.label)
+        return call
 
     async def _ask(self, request: web.Request, body: bytes) -> tuple[bytes, dict[str, str], int]:
         timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)

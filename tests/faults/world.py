@@ -31,6 +31,8 @@ type Object = dict[str, Any]
 NAME = "acme"
 PATIENCE = 60.0
 """Seconds until a case that did not come to its end has failed."""
+LEADS = "leading, as "
+"""What the operator logs when its passes begin."""
 POLL = 0.15
 """Seconds between looks, each of which costs the control plane that all cases share a request."""
 OLD, NEW, BAD = "erp-1", "erp-2", "erp-bad"
@@ -218,19 +220,37 @@ class World:
     # ---- waiting
 
     def wait(self, what: str, done: Callable[[], bool], seconds: float = PATIENCE) -> None:
-        """Starts a killed operator again meanwhile."""
+        """Starts a killed operator again meanwhile. Looks while something changes, and every second."""
         deadline = time.monotonic() + seconds
-        while not done():
-            if self.dead.is_set():
-                self.dead.clear()
-                self.operators[0].wait()
-                self.operators[0].start()
-            if time.monotonic() > deadline:
+        seen, changed, looked = (-1, -1), 0.0, 0.0
+        while True:
+            now, mark = time.monotonic(), (self.host.mutations, self.api.writes)
+            if mark != seen:
+                seen, changed = mark, now
+            if now - changed < 2 * POLL or now - looked > 1.0:
+                looked = now
+                if done():
+                    return
+            self._revive()
+            if now > deadline:
                 raise NeverEnded(f"{what}: not within {seconds:.0f} s; status: {_told(self.get())}")
             time.sleep(POLL)
 
+    def _revive(self) -> bool:
+        """Starts a killed operator again."""
+        if not self.dead.is_set():
+            return False
+        self.dead.clear()
+        self.operators[0].wait()
+        self.operators[0].start()
+        return True
+
     def settle(self) -> None:
-        """Until nothing has been changed for a while."""
+        """Until nothing has been changed for a while, by an operator that lives."""
+        led = self.operators[0].text().count(LEADS)
+        if self._revive():
+            self.wait("the operator to lead again", lambda: self.operators[0].text().count(LEADS) > led)
+            time.sleep(1.0)
         quiet, before = time.monotonic(), (-1, -1)
         deadline = quiet + PATIENCE
         while time.monotonic() - quiet < 0.5:
