@@ -75,9 +75,10 @@ def record(lab: Lab, journey: Journey) -> tuple[list[Point], Any]:
         world.wait(f"{journey.name} without a fault", lambda: journey.done(world))
         world.settle()
         world.on_call = world.on_request = None
-        problems = judge(world, journey)
+        end = picture(world)
+        problems = judge(world, journey) + left_over(journey, end)
         assert not problems, f"{journey.name} without a fault: {problems}"
-        return points, picture(world)
+        return points, end
 
 
 def _label(call: Call) -> str:
@@ -110,6 +111,7 @@ def run(lab: Lab, case: Case, wanted: Any) -> Outcome:
             world.wait(f"{case} at rest", lambda: case.journey.done(world), 20)
             outcome.problems = judge(world, case.journey)
             outcome.end = picture(world)
+            outcome.problems += left_over(case.journey, outcome.end)
             outcome.problems += [f"the end differs: {text}" for text in differences(wanted, outcome.end)]
         except (NeverEnded, AssertionError) as error:
             outcome.problems.append(str(error))
@@ -208,6 +210,11 @@ def picture(world: World) -> dict[str, Any]:
     made["one-shots"] = sorted(shot["name"] for shot in status.get("oneShots") or [])
     made["secrets"] = sorted(secret["metadata"]["name"] for secret in world.listed("secrets", "/api/v1"))
     return made
+
+
+def left_over(journey: Journey, end: dict[str, Any]) -> list[str]:
+    """What is there and should not be, or the other way round."""
+    return [f"on the host or in the namespace, {text}" for text in differences(journey.end(), end)]
 
 
 def differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tests.faults.world import BAD, NEW, World, condition
 
@@ -14,10 +15,45 @@ class Journey:
     prepare: Callable[[World], None]
     act: Callable[[World], None]
     done: Callable[[World], bool]
-    release: str = "erp-1"
-    """That serves in the end; empty: none."""
+    app: str = "example/app:1"
+    """The image that web and worker have in the end; empty: nothing of the tenant is left."""
+    migrated: str = "example/app:1"
+    """The image whose migrate has run last."""
+    state: str = "running"
+    """Of the tenant's containers in the end."""
     rests: bool = True
     """Whether a pass on demand does nothing; after a rollback it tries the failed change once more, as it should."""
+
+    def end(self) -> dict[str, Any]:
+        """All that may be on the host and in the namespace in the end, in the shape of `cases.picture`.
+
+        Said by hand: what an operator always forgets to take away is in the end without a fault, too.
+        """
+        proxy = ("proxy", "0", "dotmac/caddy:2.6", "running")
+        made: dict[str, Any] = {
+            "containers": [(*proxy, ["dotmac-proxy"])],
+            "networks": ["bridge", "dotmac-proxy", "host", "none"],
+            "volumes": ["dotmac-proxy-config", "dotmac-proxy-data"],
+            "routes": [],
+            "secrets": ["sim-ssh"],
+        }
+        if self.app:
+            place, running = ["dotmac-acme"], (self.app, self.state, ["dotmac-acme"])
+            made["containers"] = [
+                ("bootstrap", "0", "example/app:1", "exited", []),
+                ("cache", "0", "example/redis:7", self.state, place),
+                ("database", "0", "example/postgres:15", self.state, place),
+                ("migrate", "0", self.migrated, "exited", []),
+                (*proxy, ["dotmac-acme", "dotmac-proxy"]),
+                ("web", "0", *running),
+                ("worker", "0", *running),
+            ]
+            made["networks"] = sorted([*made["networks"], *place])
+            made["volumes"] = sorted(
+                [*made["volumes"], *(f"dotmac-acme-{v}" for v in ("backups", "database", "files"))]
+            )
+            made["routes"], made["secrets"] = ["acme.erp.example"], ["acme-credentials", "sim-ssh"]
+        return made
 
 
 def _nothing(world: World) -> None:
@@ -100,11 +136,25 @@ JOURNEYS = {
     journey.name: journey
     for journey in (
         Journey("deploy", _nothing, World.create, ready),
-        Journey("upgrade", _deployed, lambda w: w.patch({"releaseRef": {"name": NEW}}), lambda w: _serves(w, NEW), NEW),
-        Journey("rollback", _deployed, lambda w: w.patch({"releaseRef": {"name": BAD}}), _rolled_back, rests=False),
+        Journey(
+            "upgrade",
+            _deployed,
+            lambda w: w.patch({"releaseRef": {"name": NEW}}),
+            lambda w: _serves(w, NEW),
+            app="example/app:2",
+            migrated="example/app:2",
+        ),
+        Journey(
+            "rollback",
+            _deployed,
+            lambda w: w.patch({"releaseRef": {"name": BAD}}),
+            _rolled_back,
+            migrated="example/app:bad",
+            rests=False,
+        ),
         Journey("repair", _deployed, _break, _repaired),
-        Journey("suspend", _deployed, lambda w: w.patch({"state": "Suspended"}), suspended),
+        Journey("suspend", _deployed, lambda w: w.patch({"state": "Suspended"}), suspended, state="exited"),
         Journey("resume", _suspended, lambda w: w.patch({"state": "Running"}), ready),
-        Journey("delete", _deployed_for_deletion, _delete, _gone, "", rests=False),
-    )
+        Journey("delete", _deployed_for_deletion, _delete, _gone, app="", rests=False),
+    )  # fmt: skip
 }
