@@ -20,7 +20,7 @@ from dotmac_crds.kinds import KINDS
 from dotmac_operator.core import names
 from dotmac_operator.core.secret import SecretStr
 from dotmac_operator.hosts.port import NotLeading
-from dotmac_operator.reconcile.ports import Body, ClusterError, Gone, ObjectRef
+from dotmac_operator.reconcile.ports import Body, ClusterError, Gone, ObjectRef, Stale
 
 log = logging.getLogger(__name__)
 
@@ -208,8 +208,10 @@ class KubeCluster:
         )
 
     @_typed
-    def apply_status(self, ref: ObjectRef, status: Body) -> Body:
+    def apply_status(self, ref: ObjectRef, status: Body, exactly: bool = False) -> Body:
         meta = {"name": ref.name, "uid": ref.uid}  # the uid keeps it from a namesake that was created meanwhile
+        if exactly:
+            meta["resourceVersion"] = ref.resource_version
         if ref.namespace:
             meta["namespace"] = ref.namespace
         body = {"apiVersion": API_VERSION, "kind": ref.kind, "metadata": meta, "status": status}
@@ -223,23 +225,21 @@ class KubeCluster:
         try:
             return self._write("patch", "_status", ref, body, options)
         except ApiException as error:
-            if error.status == 409 and self._uid(ref) != ref.uid:
-                raise Gone(f"{ref.kind} {ref.key} was replaced by another one") from None
-            raise  # a 409 is also what an API server answers that was overtaken too often by other writes
+            if error.status == 409:
+                self._tell_conflict(ref, exactly)
+            raise
 
-    def _uid(self, ref: ObjectRef) -> str:
-        """The uid of the object that has the name now; "" when there is none."""
+    def _tell_conflict(self, ref: ObjectRef, exactly: bool) -> None:
+        """Raises what a 409 means; returns when the object is as it was: an API server that was overtaken too often by
+        other writes answers so, too."""
         place = (GROUP, VERSION, ref.namespace) if ref.namespace else (GROUP, VERSION)
         scope = "namespaced" if ref.namespace else "cluster"
-        try:
-            found = getattr(self._custom, f"get_{scope}_custom_object")(
-                *place, _PLURALS[ref.kind], ref.name, _request_timeout=TIMEOUT
-            )
-        except ApiException as error:
-            if error.status == 404:
-                return ""
-            raise
-        return str(found["metadata"]["uid"])
+        read = getattr(self._custom, f"get_{scope}_custom_object")
+        found: Body = read(*place, _PLURALS[ref.kind], ref.name, _request_timeout=TIMEOUT)
+        if found["metadata"]["uid"] != ref.uid:
+            raise Gone(f"{ref.kind} {ref.key} was replaced by another one")
+        if exactly and found["metadata"]["resourceVersion"] != ref.resource_version:
+            raise Stale(f"{ref.kind} {ref.key} has changed since it was read", found)
 
     @_typed
     def set_finalizer(self, ref: ObjectRef, present: bool, finalizers: list[str]) -> Body | None:

@@ -47,7 +47,7 @@ from dotmac_operator.reconcile.backups import BackupReconciler
 from dotmac_operator.reconcile.catalog import CatalogReconciler
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.instance import InstanceReconciler
-from dotmac_operator.reconcile.ports import Gone, ObjectRef, Outcome
+from dotmac_operator.reconcile.ports import Gone, ObjectRef, Outcome, Stale
 from dotmac_operator.reconcile.restores import RestoreReconciler
 from dotmac_operator.reconcile.server import ServerReconciler
 from dotmac_operator.reconcile.store import Store, parse
@@ -713,10 +713,12 @@ class FakeCluster:
             self.owners[place] = owner.uid
             self.writes.append(f"claim {name}")
 
-    def apply_status(self, ref: ObjectRef, status: dict[str, Any]) -> dict[str, Any]:
+    def apply_status(self, ref: ObjectRef, status: dict[str, Any], exactly: bool = False) -> dict[str, Any]:
         if self.before_write is not None:
             self.before_write(ref.kind, ref.key)
         body = self._current(ref)
+        if exactly and ref.resource_version != body["metadata"].get("resourceVersion", ""):
+            raise Stale(f"{ref.kind} {ref.key} has changed", copy.deepcopy(body))
         self.writes.append(f"status {ref.kind} {ref.key}")
         self.statuses.append(copy.deepcopy(status))
         if body.get("status") != status:

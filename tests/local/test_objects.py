@@ -44,6 +44,24 @@ def test_two_writers_with_the_same_resource_version_one_wins(control_plane: Cont
     assert sorted(codes) == [200] + [409] * 7
 
 
+@pytest.mark.parametrize("subresource", ["", "/status"])
+def test_an_apply_to_an_old_version_is_refused(control_plane: ControlPlane, subresource: str) -> None:
+    """As a kube-apiserver 1.36.2 answers, for `/status` too."""
+    name = f"old{len(subresource)}"
+    made = make(control_plane, name)
+    old = made["metadata"]["resourceVersion"]
+    control_plane.client.patch(
+        f"{PATH}/{name}", json={"spec": {"size": 5}}, headers={"Content-Type": "application/merge-patch+json"}
+    )
+    body = {key: made[key] for key in ("apiVersion", "kind")} | {"metadata": {"name": name, "resourceVersion": old}}
+    apply = {"Content-Type": "application/apply-patch+yaml"}
+    place = f"{PATH}/{name}{subresource}?fieldManager=test&force=true"
+    assert control_plane.client.patch(place, content=json.dumps(body), headers=apply).status_code == 409
+    now = control_plane.client.get(f"{PATH}/{name}").json()
+    body["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"]
+    assert control_plane.client.patch(place, content=json.dumps(body), headers=apply).status_code == 200
+
+
 def test_a_watch_resumes_where_it_was_told(control_plane: ControlPlane) -> None:
     first = make(control_plane, "resume")
     control_plane.client.patch(

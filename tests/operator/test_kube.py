@@ -9,7 +9,7 @@ from kubernetes.client.exceptions import ApiException
 
 from dotmac_operator import kube
 from dotmac_operator.kube import KubeCluster
-from dotmac_operator.reconcile.ports import ClusterError, Gone, ObjectRef
+from dotmac_operator.reconcile.ports import ClusterError, Gone, ObjectRef, Stale
 
 REF = ObjectRef("Instance", "erp", "acme", "u1", "1")
 
@@ -32,7 +32,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any] | None) -> K
 
 def test_a_conflict_over_the_same_object_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Regression: it was taken for the end of the object, and nothing was done until somebody woke its pass."""
-    cluster = refusing(monkeypatch, {"metadata": {"uid": "u1"}})
+    cluster = refusing(monkeypatch, {"metadata": {"uid": "u1", "resourceVersion": "1"}})
     with pytest.raises(ClusterError) as told:
         cluster.apply_status(REF, {})
     assert not isinstance(told.value, Gone)
@@ -83,3 +83,30 @@ def test_the_watches_use_the_address_that_the_kubelet_tells(
         else:
             monkeypatch.setenv(name, value)
     assert kube.service_url() == url
+
+
+def test_a_status_made_from_an_old_version_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = {"metadata": {"uid": "u1", "resourceVersion": "2"}}
+    with pytest.raises(Stale) as told:
+        refusing(monkeypatch, now).apply_status(REF, {}, exactly=True)
+    assert told.value.body == now
+
+
+def test_a_conflict_over_the_version_that_was_read_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ClusterError) as told:
+        refusing(monkeypatch, {"metadata": {"uid": "u1", "resourceVersion": "1"}}).apply_status(REF, {}, exactly=True)
+    assert not isinstance(told.value, Gone | Stale)
+
+
+def test_which_version_a_status_is_for_is_said_where_it_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[Any] = []
+
+    def note(*args: Any, **_: Any) -> Any:
+        sent.append(args[-1]["metadata"].get("resourceVersion"))
+        return {}
+
+    monkeypatch.setattr(client.CustomObjectsApi, "patch_namespaced_custom_object_status", note)
+    cluster = KubeCluster(client.ApiClient())
+    cluster.apply_status(REF, {})
+    cluster.apply_status(REF, {}, exactly=True)
+    assert sent == [None, "1"]

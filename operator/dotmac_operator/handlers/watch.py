@@ -58,7 +58,9 @@ class Watch:
             self._held.discard(place)
             changed, before = True, None
         else:
-            self._store.keep(now)
+            known, kept = self._store.keep(now)
+            if self._first.complete and kept is now and _told_by_another(known, now):
+                self._workers.wake(*place)  # what was concluded from the older status may be wrong
             changed = relevant(before, now)
             self._seen[place] = now
         if changed and self._first.complete:
@@ -73,3 +75,10 @@ class Watch:
         held, self._held = self._held, set()
         for place in held:
             self._workers.wake(*place)
+
+
+def _told_by_another(before: Resource[Any, Any] | None, now: Resource[Any, Any]) -> bool:
+    """Whether an Instance's status is not what this process wrote: the answer to a write of ours is kept at once."""
+    if before is None or before.ref.kind != "Instance" or before.ref.uid != now.ref.uid:
+        return False
+    return bool(before.status != now.status)

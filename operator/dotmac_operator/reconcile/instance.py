@@ -10,7 +10,7 @@ from dotmac_operator.reconcile.context import Contexts, NotYet
 from dotmac_operator.reconcile.departure import Departure
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.kept import Kept
-from dotmac_operator.reconcile.ports import DONE, GONE, Cluster, Gone, Meter, Outcome, Unmetered
+from dotmac_operator.reconcile.ports import AGAIN, DONE, GONE, Cluster, Gone, Meter, Outcome, Stale, Unmetered
 from dotmac_operator.reconcile.rollout import Rollout
 from dotmac_operator.reconcile.services import Services
 from dotmac_operator.reconcile.store import Instance, Store
@@ -53,6 +53,10 @@ class InstanceReconciler:
             except Gone:
                 self._kept.pop(instance.ref.uid, None)
                 return DONE
+            except Stale:
+                if kept := self._kept.get(instance.ref.uid):
+                    kept.drift = {}  # found by what was asked before; what was recorded of it is read again
+                return AGAIN
 
     @property
     def services(self) -> Services:
@@ -70,15 +74,17 @@ class InstanceReconciler:
         if instance.spec is None:
             problem = Problem("InvalidSpec", f"{instance.error}: is the operator as new as the CRDs?", stalled=True)
             return services.report(instance, Situation(instance.generation, services.clock(), problem=problem))
+        spec = instance.spec
         if not instance.held:
             services.take(services.cluster.set_finalizer(instance.ref, True, list(instance.finalizers)))
+            instance = services.store.instance(instance.key) or instance
         if instance.paused:
             return services.report(instance, Situation(instance.generation, services.clock(), paused=True))
         restoring = services.restoring(instance.key)
         if restoring is not None:
             return services.report(instance, Situation(instance.generation, services.clock(), problem=restoring))
         try:
-            self._place(instance, instance.spec)
+            self._place(instance, spec)
         except NotYet as problem:
             return services.not_yet(instance, problem)
         placed = services.store.instance(instance.key)

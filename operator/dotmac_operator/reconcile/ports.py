@@ -17,6 +17,14 @@ class Gone(ClusterError):
     """The object does not exist any more, or another one has its name."""
 
 
+class Stale(ClusterError):
+    """What was read of an object is old; `body` is what it is now. Nothing was written."""
+
+    def __init__(self, message: str, body: Body) -> None:
+        super().__init__(message)
+        self.body = body
+
+
 @dataclass(frozen=True)
 class ObjectRef:
     """Which object: enough to write to it and to blame it in an Event."""
@@ -48,8 +56,11 @@ class Cluster(Protocol):
     def claim_credentials(self, owner: ObjectRef, name: str) -> None:
         """Makes the Secret, if there is one, go with its owner: one that was taken over belongs to nobody yet."""
 
-    def apply_status(self, ref: ObjectRef, status: Body) -> Body:
-        """Server-side apply on `/status`; returns the object. `Gone` when it is not there any more."""
+    def apply_status(self, ref: ObjectRef, status: Body, exactly: bool = False) -> Body:
+        """Server-side apply on `/status`; returns the object. `Gone` when it is not there any more.
+
+        `exactly`: only to the version that `ref` names, else `Stale`.
+        """
 
     def set_finalizer(self, ref: ObjectRef, present: bool, finalizers: list[str]) -> Body | None:
         """Adds or removes our finalizer; returns the object, or None when it went with that."""

@@ -1,5 +1,6 @@
 """One pass over an Instance that has a Server: rounds of observe, plan, act."""
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +26,7 @@ from dotmac_operator.reconcile.context import Context, NotYet
 from dotmac_operator.reconcile.execute import BackupUnreadable
 from dotmac_operator.reconcile.kept import Kept
 from dotmac_operator.reconcile.onepass import Pass
-from dotmac_operator.reconcile.ports import AGAIN, DONE, Gone, Outcome
+from dotmac_operator.reconcile.ports import AGAIN, DONE, Gone, Outcome, Stale
 from dotmac_operator.reconcile.rollback import Rollback
 from dotmac_operator.reconcile.services import LOOK_AGAIN, Services
 from dotmac_operator.reconcile.store import Instance
@@ -293,7 +294,8 @@ class Rollout(Pass):
             now = self.services.clock()
             if now - last >= PROGRESS_EVERY:
                 last = now
-                self.report(view=view, plan=made, progress=message)
+                with contextlib.suppress(Stale):  # what goes on is ended; the next round sees what has changed
+                    self.report(view=view, plan=made, progress=message)
 
         return tell
 

@@ -9,8 +9,8 @@ from dotmac_crds.instance import InstanceStatus, QuotaStatus
 from dotmac_operator.core.status import Problem, Situation, compute
 from dotmac_operator.reconcile.context import Contexts, NotYet
 from dotmac_operator.reconcile.hosts import Hosts
-from dotmac_operator.reconcile.ports import DONE, Body, Cluster, Meter, Outcome, Unmetered
-from dotmac_operator.reconcile.store import Instance, Resource, Store
+from dotmac_operator.reconcile.ports import DONE, Body, Cluster, Meter, Outcome, Stale, Unmetered
+from dotmac_operator.reconcile.store import Instance, Resource, Store, relevant
 
 LOOK_AGAIN = 30.0
 """Seconds after which something that is not there yet is looked for again, although its arrival wakes us too."""
@@ -43,12 +43,25 @@ class Services:
         current = found if found is not None and found.ref.uid == instance.ref.uid else instance
         jobs = self.store.jobs(instance.key)
         backups = tuple(job.status for job in jobs if job.ref.kind == "Backup" and not job.deleting)
-        self.write(current, compute(current.status, replace(situation, backups=backups)))
+        try:
+            self.write(current, compute(current.status, replace(situation, backups=backups)))
+        except Stale:
+            now = self.store.instance(instance.key)
+            if now is None or now.status != current.status or relevant(current, now):
+                raise
+            self.write(now, compute(now.status, replace(situation, backups=backups)))
         return DONE
 
     def write(self, instance: Instance, status: InstanceStatus) -> None:
-        if status != instance.status:  # a steady fleet writes nothing
-            self.take(self.cluster.apply_status(instance.ref, status.to_wire()))
+        """Only over the version that it was made from: an operator that was given an old list, or has slept while
+        another one led, neither takes back what was recorded since nor goes on to act on what was asked before."""
+        if status == instance.status:  # a steady fleet writes nothing
+            return
+        try:
+            self.take(self.cluster.apply_status(instance.ref, status.to_wire(), exactly=True))
+        except Stale as changed:
+            self.take(changed.body)
+            raise
 
     def working_job(self, instance: str) -> str:
         """The Backup or Restore that works on an Instance, for people; empty: none does."""

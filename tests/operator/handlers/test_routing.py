@@ -156,3 +156,21 @@ async def test_an_edit_that_came_with_the_answer_to_a_write_still_wakes(world: W
     world.store.put(world.cluster.apply_status(found.ref, status))  # our write, after the user's
     await see(watch, edited)
     assert ACME in wakes.taken()
+
+
+async def test_a_status_that_another_wrote_wakes(world: World, wakes: Wakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator that was given an old list finds all in order, and then hears what its predecessor recorded."""
+    monkeypatch.setattr(Workers, "wake", lambda _, kind, key: wakes.add((kind, key)))
+    watch = Watch(world.store, Routing(world.store, Wakes()), Workers({}, None, 1.0), all_there())  # type: ignore[arg-type]
+    await see(watch, copy.deepcopy(world.cluster.get(*ACME)), "ADDED")
+    assert wakes.taken() == set()
+    found = world.store.instance(ACME[1])
+    assert found is not None
+    ours = world.cluster.apply_status(found.ref, {**world.status(), "phase": "Ours"})
+    world.store.put(copy.deepcopy(ours))
+    await see(watch, ours)
+    assert wakes.taken() == set()
+    now = world.store.instance(ACME[1])
+    assert now is not None
+    await see(watch, world.cluster.apply_status(now.ref, {**world.status(), "phase": "Theirs"}))
+    assert wakes.taken() == {ACME}

@@ -1,5 +1,6 @@
 """Instances from nothing to served, on fakes of the ports: what is done, what is written, and that it is done once."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -369,3 +370,36 @@ def test_placement_chooses_and_remembers() -> None:
     world.settle()
     assert world.status("tenants/beta")["server"] == "host-2"
     assert world.engines["192.0.2.2"].served("beta.erp.example") == 200
+
+
+# -- an operator that was told old news ----------------------------------------------------------------------------
+
+
+def test_an_operator_with_an_old_list_touches_nothing_and_takes_nothing_back() -> None:
+    """Regression: restarted with a list from before an upgrade, it began to undo that as drift, and the status that it
+    wrote took the record of the dump back."""
+    world = deployed()
+    old = copy.deepcopy(world.cluster.get("Instance", KEY))
+    upgrade(world)
+    world.settle()
+    status, before = copy.deepcopy(world.status()), list(world.engine.mutations)
+    now = world.cluster.objects[("Instance", KEY)]
+    world.cluster.objects[("Instance", KEY)] = old
+    world.restart()
+    world.cluster.objects[("Instance", KEY)] = now
+    world.settle()
+    assert world.engine.mutations == before
+    assert world.status() == status
+
+
+def test_a_status_is_written_again_over_a_change_that_concerns_nobody() -> None:
+    world = deployed()
+    body = world.cluster.get("Instance", "tenants/acme")
+    body["metadata"]["managedFields"] = []
+    world.cluster._bump(body)  # the watch has not told it yet
+    (box,) = world.engine.of("web")
+    box.state = "paused"
+    world.touch(box)
+    outcome = world.run("Instance", "tenants/acme")
+    assert outcome.after is None, "the pass went on to its end"
+    assert "web is paused" in world.status()["drift"]["what"]

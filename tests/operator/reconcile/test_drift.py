@@ -469,9 +469,9 @@ def test_a_record_that_the_api_refuses_is_written_with_the_next_pass() -> None:
     world.touch(box)
     real = world.cluster.apply_status
 
-    def refuse(ref: ObjectRef, status: dict[str, Any]) -> dict[str, Any]:
+    def refuse(ref: ObjectRef, status: dict[str, Any], exactly: bool = False) -> dict[str, Any]:
         if "drift" not in status:
-            return real(ref, status)
+            return real(ref, status, exactly)
         world.cluster.apply_status = real  # type: ignore[method-assign]
         raise ClusterError("the Kubernetes API answered 500 Internal Server Error")
 

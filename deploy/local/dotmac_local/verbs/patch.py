@@ -117,6 +117,8 @@ class Patcher:
         if live is None:
             return self._apply_new(target, body, options, warnings)
         merged = self._merge(target, views.as_object(live, target.resource), body, options)
+        if sent := body["metadata"].get("resourceVersion"):
+            merged["metadata"]["resourceVersion"] = sent  # of `/status` too, into which no metadata is merged
         return self._writer.replace(target, live, merged, options, warnings, applied=True)
 
     def _check_configuration(self, target: Target, body: Object) -> None:
