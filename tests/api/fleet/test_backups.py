@@ -392,36 +392,50 @@ async def test_history_names_the_organisation_so_that_webhooks_know_whom_to_tell
     assert completed.at == row.finished_at == datetime(2026, 11, 22, 10, 0, 7, tzinfo=UTC) and row.started_at
 
 
+async def worked(client: httpx.AsyncClient, operated: Operated, path: str, **wanted: Any) -> dict[str, Any]:
+    """What GET answers, once the operator has worked and the mirror shows it so."""
+
+    async def found() -> dict[str, Any] | None:
+        await asyncio.to_thread(operated.settle)
+        body: dict[str, Any] = (await client.get(f"/api/v1/instances/{path}")).json()
+        assert body.get("status") not in ("failed", "error"), body
+        return body if all(body.get(k) == v for k, v in wanted.items()) else None
+
+    made: dict[str, Any] = await until(found, seconds=30)
+    return made
+
+
 async def test_the_operator_makes_a_backup_and_restores_it(ready: httpx.AsyncClient, objects: Objects) -> None:
     """Everything is asked for and read by REST; the operator's passes work on what Kubernetes got of it."""
     for obj in (server("host-1", **SERVER), release("erp-1", **QUICK), plan("starter")):
         objects.create(obj)
     operated = Operated(objects)
     uid = await made(ready, org_code="ACME")
-    await asyncio.to_thread(operated.settle)
-    await shown(ready, uid, status="running")
+    await worked(ready, operated, uid, status="running")
     engine = operated.world.engine
     engine.rows, engine.data["dotmac-acme-files"] = "order 1", "invoice.pdf"
 
     told = await post(ready, f"{uid}/backups", {"type": "full"})
-    await asyncio.to_thread(operated.settle)
     where = f"{uid}/backups/{told['backup_id']}"
-    done = await shown(ready, where, status="completed")
+    done = await worked(ready, operated, where, status="completed")
     assert [(file["kind"], file["volume"]) for file in done["files"]] == [("database", None), ("volume", "files")]
     assert done["size_bytes"] == sum(file["size_bytes"] for file in done["files"]) > 0
     assert (done["server"], done["release"], done["instance_id"]) == ("host-1", "erp-1", uid)
 
     engine.rows, engine.data["dotmac-acme-files"] = "order 2", ""
     back = await post(ready, f"{where}/restore")
-    await asyncio.to_thread(operated.settle)
-    await shown(ready, f"{uid}/restores/{back['restore_id']}", status="completed")
+    await worked(ready, operated, f"{uid}/restores/{back['restore_id']}", status="completed")
     assert (engine.rows, engine.data["dotmac-acme-files"]) == ("order 1", "invoice.pdf")
-    await shown(ready, uid, status="running")
+    await worked(ready, operated, uid, status="running")
 
     assert engine.saved
     assert (await ready.delete(f"/api/v1/instances/{where}")).status_code == 202
-    await asyncio.to_thread(operated.settle)
-    await until(lambda: _gone(ready, where))
+
+    async def removed() -> bool:
+        await asyncio.to_thread(operated.settle)
+        return await _gone(ready, where)
+
+    await until(removed, seconds=30)
     assert not engine.saved, "its files are removed, too"
 
 
