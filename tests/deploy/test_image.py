@@ -1,15 +1,28 @@
-"""The image of the Dockerfile: built by a real Engine from locked wheels, small, without root, on a read-only root."""
+"""The image of the Dockerfile: built by a real Engine from locked wheels, small, without root, on a read-only root;
+and run as the rendered manifests say, with what a kubelet would give its pods."""
 
 import json
+import re
+import subprocess
+import time
 from collections.abc import Iterator
+from typing import Any
 
+import httpx
 import pytest
+import yaml
+from tests.kits import controlplane, kubectl
 from tests.kits.dockerhost import DockerHost
+from tests.kits.kubelet import Cluster, Kubelet, loopback
+from tests.kits.postgres import postgres
 from tests.kits.pythonimage import ROOT, NoBaseImage, base_image
+from tests.kits.redis import redis_server
 
 from dotmac_local.demo.processes import CommandFailed
 
 TAG = "dotmac-operator:test"
+RENDERED = "dotmac-operator:0.1.0"
+SYSTEM = "dotmac-system"
 MEGABYTE = 1_000_000
 LOOK = "find /opt /src /home -name '*.env' -o -name kubeconfig -o -name .git -o -path '*/src/tests' 2> /dev/null; true"
 OURS = 125 * MEGABYTE
@@ -72,3 +85,102 @@ def test_without_settings_the_facade_names_each_and_ends(image: DockerHost) -> N
 def test_the_build_takes_only_what_the_image_is_made_of(image: DockerHost) -> None:
     found = image.docker("run", *STRICT, TAG, "sh", "-c", LOOK).split()
     assert found == []
+
+
+# -- pods ------------------------------------------------------------------------------------------------------------
+
+
+def rendered() -> list[dict[str, Any]]:
+    """The overlay with operator and facade."""
+    overlay = str(ROOT / "deploy" / "kustomize" / "overlays" / "with-facade")
+    done = subprocess.run([kubectl.current(), "kustomize", overlay], capture_output=True, text=True, check=True)
+    return list(yaml.safe_load_all(done.stdout))
+
+
+SERVED = ("Namespace", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "ConfigMap")
+
+
+@pytest.fixture(scope="module")
+def kubelet(image: DockerHost, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubelet]:
+    """The manifests and the Secrets of deploy/docs/install.md in a control plane, for the image's host to run."""
+    scratch = tmp_path_factory.mktemp("pods")
+    plane = controlplane.start(scratch / "control-plane")
+    objects = rendered()
+    with postgres() as database, redis_server() as cache:
+        try:
+            plane.apply_crds()
+            for obj in sorted((o for o in objects if o["kind"] in SERVED), key=lambda o: SERVED.index(o["kind"])):
+                plane.create(obj)
+            for name, values in secrets(image, database.create("dotmac"), cache.url).items():
+                obj = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
+                plane.create(obj, SYSTEM)
+            port = int(plane.url.rpartition(":")[2])
+            cluster = Cluster(plane.client, plane.ca, port)
+            with loopback(image, [port, database.port, cache.port]):
+                made = Kubelet(image, cluster, objects, {RENDERED: TAG}, scratch)
+                yield made
+                made.remove_all()
+        finally:
+            plane.stop()
+
+
+def secrets(image: DockerHost, database_url: str, redis_url: str) -> dict[str, dict[str, str]]:
+    """Those of the page, their values made by the command that it names: once, since each call takes a second."""
+    page = (ROOT / "deploy" / "docs" / "install.md").read_text()
+    literal = re.compile(r"--from-literal=([A-Z_]+|token)=(\S.*?)(?: \\)?$", re.MULTILINE)
+    made: dict[str, dict[str, str]] = {}
+    token, fernet = generate(image), generate(image, "--fernet")
+    for name, body in re.findall(r"create secret generic (\S+) (.*?)(?=\n(?:kubectl|```))", page, re.DOTALL):
+        for key, value in literal.findall(body):
+            filled = {"DOTMAC_API_DATABASE_URL": database_url, "DOTMAC_API_REDIS_URL": redis_url}.get(key, value)
+            filled = filled.strip("'\"").replace("\\", "").replace("$token", token)
+            filled = filled.replace("$(generate --fernet)", fernet).replace("$(generate)", token)
+            made.setdefault(name, {})[key] = filled
+    return made
+
+
+def generate(image: DockerHost, *arguments: str) -> str:
+    return image.docker("run", "--rm", TAG, "dotmac-api", "generate-key", *arguments).strip()
+
+
+def server_without_a_key() -> dict[str, Any]:
+    spec = {"address": "203.0.113.10", "credentialsRef": {"name": "nowhere"}, "hostKeyPolicy": "TrustOnFirstUse"}
+    return {"apiVersion": "platform.dotmac.io/v1alpha1", "kind": "Server", "metadata": {"name": "one"}, "spec": spec}
+
+
+def seen(client: httpx.Client, server: dict[str, Any], seconds: float = 30) -> str:
+    """Creates a Server; the reason that the operator, which has to see it first, gives for not being Ready."""
+    path = "/apis/platform.dotmac.io/v1alpha1/namespaces/dotmac-tenants/servers"
+    answer = client.post(path, json=server)
+    assert answer.is_success, answer.text
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        conditions = client.get(f"{path}/{server['metadata']['name']}").json()["status"].get("conditions", [])
+        for condition in conditions:
+            if condition["type"] == "Ready" and condition["status"] == "False":
+                return str(condition["reason"])
+        time.sleep(0.2)
+    return "nothing"
+
+
+def test_operator_migration_and_facade_run_as_pods(kubelet: Kubelet) -> None:
+    operator = kubelet.run("Deployment", "dotmac-operator")
+    migration = kubelet.run("Job", "dotmac-api-migrate")
+    assert migration.end(90) == 0, migration.log()
+    facade = kubelet.run("Deployment", "dotmac-api")
+    for pod in (operator, facade):
+        pod.await_probe("livenessProbe", 90)
+        pod.await_probe("readinessProbe", 90)
+    assert operator.exec("dotmac-operator", "check").splitlines()[-1] == "all is well"
+    account = ("create-admin", "--username", "ada", "--email", "ada@example.com", "--password-stdin")
+    facade.exec("dotmac-api", *account, data=b"Correct-horse-9-battery")
+    assert all(line.startswith("ok ") for line in facade.exec("dotmac-api", "check").splitlines())
+    with httpx.Client(base_url=f"http://{facade.host.address}:8000/api/v1", trust_env=False, timeout=20) as client:
+        signed = client.post("/auth/login", json={"username": "ada", "password": "Correct-horse-9-battery"}).json()
+        listed = client.get("/instances", headers={"Authorization": f"Bearer {signed['access_token']}"})
+    assert (listed.status_code, listed.json()["items"]) == (200, [])
+    # What the NetworkPolicies and Services name is what the programs listen on.
+    metrics = httpx.get(f"http://{operator.host.address}:8081/metrics", trust_env=False)
+    assert "leader_election_master_status" in metrics.text
+    assert seen(kubelet.cluster.client, server_without_a_key()) == "SecretMissing", operator.log()
+    assert (operator.stop(), facade.stop()) == (0, 0)

@@ -25,7 +25,8 @@ CREATE TABLE servers (server_id uuid PRIMARY KEY, name text, hostname text);
 CREATE TABLE instances (
   instance_id uuid PRIMARY KEY DEFAULT gen_random_uuid(), server_id uuid REFERENCES servers,
   org_code varchar(40) UNIQUE, org_name text, sector_type sector, framework framework,
-  currency varchar(3) DEFAULT 'NGN', admin_email text, admin_username text, status instance_status, trial_expires_at timestamptz, archived_at timestamptz);
+  currency varchar(3) DEFAULT 'NGN', admin_email text, admin_username text,
+  status instance_status, trial_expires_at timestamptz, archived_at timestamptz);
 INSERT INTO instances (org_code, org_name, sector_type, framework, admin_email, admin_username, status,
     trial_expires_at, archived_at) VALUES
   ('ACME', 'Acme "Works" & Söhne', 'PRIVATE', 'IFRS', 'a@acme.example', 'ada', 'running', NULL, NULL),

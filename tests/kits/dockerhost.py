@@ -53,6 +53,12 @@ class DockerHost:
     # How to reach it
 
     @property
+    def namespace(self) -> str:
+        """Its network namespace, by the name that `ip netns` knows."""
+        self._need_namespace()
+        return self._namespace
+
+    @property
     def private_key(self) -> str:
         """The client's private key, OpenSSH PEM."""
         return self._sshd.private_key

@@ -7,11 +7,11 @@ from contextlib import suppress
 
 
 class Relay:
-    """Listens on a free loopback port and forwards to another until `close`."""
+    """Listens on a free loopback port, or by `listener`, and forwards to another until `close`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, listener: socket.socket | None = None) -> None:
         self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = listener or socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
