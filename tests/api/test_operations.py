@@ -292,7 +292,7 @@ async def test_two_processes_run_a_task_once_each_time_it_is_due(settings: Setti
 
 async def _until_run(facade: Facade, turn: int) -> None:
     """Makes the task due and waits for the end of the run, and a few looks of both processes longer."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             async with facade.sessions.begin() as session:
                 if await session.scalar(update(ScheduledTask).values(due_at=func.now()).returning(ScheduledTask.id)):
