@@ -33,6 +33,8 @@ PATIENCE = 60.0
 """Seconds until a case that did not come to its end has failed."""
 LEADS = "leading, as "
 """What the operator logs when its passes begin."""
+QUIET = 1.0
+"""Seconds without a change after which nobody is at work any more, on a machine that others keep busy."""
 POLL = 0.15
 """Seconds between looks, each of which costs the control plane that all cases share a request."""
 OLD, NEW, BAD = "erp-1", "erp-2", "erp-bad"
@@ -253,7 +255,7 @@ class World:
             time.sleep(1.0)
         quiet, before = time.monotonic(), (-1, -1)
         deadline = quiet + PATIENCE
-        while time.monotonic() - quiet < 0.5:
+        while time.monotonic() - quiet < QUIET:
             now = (self.host.mutations, self.api.writes)
             if now != before:
                 quiet, before = time.monotonic(), now

@@ -303,7 +303,9 @@ class Rollout(Pass):
         """A difference without a change of what is desired: somebody or something changed the host."""
         if self.services.handed_over(self.key):
             return  # it was a Restore
-        applied = view.wanted != "Running" or view.record.applied_hash == view.desired.hash
+        # By the generation too: a spec that was edited there and back has left what was begun between.
+        was = (view.record.applied_hash, view.record.applied_generation)
+        applied = view.wanted != "Running" or was == (view.desired.hash, view.desired.tenant.generation)
         if applied and view.reached == view.wanted:
             self.note_kinds(verdict.actions)
 

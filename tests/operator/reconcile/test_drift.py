@@ -482,3 +482,22 @@ def test_a_record_that_the_api_refuses_is_written_with_the_next_pass() -> None:
     world.settle()
     assert "web is paused" in world.status()["drift"]["what"]
     assert world.counts.drift == ["ContainerPaused"]
+
+
+def test_what_an_edit_there_and_back_has_left_is_no_drift() -> None:
+    """Regression: the containers that were begun for the edit were told as surplus that somebody had made."""
+    world = deployed()
+    world.edit("Instance", KEY, env=[{"name": "MODE", "value": "B"}])
+
+    def back(what: str) -> None:
+        if what.startswith("run dotmac-acme-web") or what.startswith("create dotmac-acme-web"):
+            world.engine.hook = None
+            world.edit("Instance", KEY, env=None)
+
+    world.engine.hook = back
+    world.settle()
+    assert world.engine.hook is None, "the edit was begun"
+    assert world.condition("Ready")[0] == "True"
+    assert len(world.engine.of("web")) == 1
+    assert world.counts.drift == []
+    assert "drift" not in world.status()
