@@ -80,8 +80,10 @@ class Departure:
             return Outcome(after=HOST_AWAY)
         org = str(instance.raw_spec.get("orgCode", ""))
         final = bool((instance.raw_spec.get("deletion") or {}).get("finalBackup"))
-        saved = any(job.status.files for job in self._services.store.jobs(instance.key) if job.ref.kind == "Backup")
-        kept = frozenset({f"{names.base(org)}-backups"} if final or saved else ())
+        volume = f"{names.base(org)}-backups"
+        jobs = (job for job in self._services.store.jobs(instance.key) if job.ref.kind == "Backup")
+        saved = any(job.status.files and job.status.volume == volume for job in jobs)
+        kept = frozenset({volume} if final or saved else ())
         going = Departing(
             self._services.store.uid_on_host(instance), instance.ref.namespace, org, delete_data, kept=kept
         )

@@ -22,7 +22,7 @@ from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostError, HostUnreachable
 from dotmac_operator.reconcile.context import NotYet
 from dotmac_operator.reconcile.execute import Executor, Overtaken, Results, Site
-from dotmac_operator.reconcile.ports import DONE, GONE, Gone, Outcome
+from dotmac_operator.reconcile.ports import AGAIN, DONE, GONE, Gone, Outcome, Stale
 from dotmac_operator.reconcile.services import LOOK_AGAIN, Services
 from dotmac_operator.reconcile.store import Instance, Resource, Server, instance_of
 from dotmac_operator.reconcile.turns import SOON, Turns
@@ -119,6 +119,8 @@ class JobReconciler(ABC):
                 return Outcome(after=SOON)
             try:
                 return self._reconcile(found)
+            except Stale:
+                return AGAIN  # what was read last was old: what is new is in the store by now
             except Gone:
                 return DONE
 
@@ -315,5 +317,12 @@ class JobReconciler(ABC):
             report = replace(report, deleting=True)
         old = current.status.model_copy(update=changes)
         made = jobs.status_of(old, report, current.generation, self.services.clock())
-        if made != current.status:
-            self.services.take(self.services.cluster.apply_status(current.ref, made.to_wire()))
+        if made == current.status:
+            return
+        cluster = self.services.cluster
+        try:
+            # Only over the version that was read: from an old list, what has ended would be done once more.
+            self.services.take(cluster.apply_status(current.ref, made.to_wire(), exactly=True))
+        except Stale as changed:
+            self.services.take(changed.body)
+            raise

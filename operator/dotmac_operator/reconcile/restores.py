@@ -101,9 +101,9 @@ class RestoreReconciler(JobReconciler):
         tenancy = self.site(found, instance, spec)
         if backup.status.volume != tenancy.view.desired.volumes[1]:
             raise Refused("BackupOfAnotherInstance", f"Backup {backup.ref.name} was made of another orgCode")
-        self.services.cluster.event(instance.ref, "Normal", "Restoring", f"from Backup {backup.ref.name}")
         now = rfc3339(self.services.clock())
         self._to(found, "Preparing", "files are verified, and unpacked beside the data", started_at=now)
+        self.services.cluster.event(instance.ref, "Normal", "Restoring", f"from Backup {backup.ref.name}")
         return None
 
     def _judge(self, found: Restore, instance: Instance, backup: Backup) -> None:

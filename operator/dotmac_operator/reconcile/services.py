@@ -5,7 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dotmac_crds.backup import BackupStatus
 from dotmac_crds.instance import InstanceStatus, QuotaStatus
+from dotmac_operator.core import names
 from dotmac_operator.core.status import Problem, Situation, compute
 from dotmac_operator.reconcile.context import Contexts, NotYet
 from dotmac_operator.reconcile.hosts import Hosts
@@ -41,16 +43,21 @@ class Services:
         """Writes the status when it differs from the last known one."""
         found = self.store.instance(instance.key)
         current = found if found is not None and found.ref.uid == instance.ref.uid else instance
-        jobs = self.store.jobs(instance.key)
-        backups = tuple(job.status for job in jobs if job.ref.kind == "Backup" and not job.deleting)
+        situation = replace(situation, backups=self._backups(current))
         try:
-            self.write(current, compute(current.status, replace(situation, backups=backups)))
+            self.write(current, compute(current.status, situation))
         except Stale:
             now = self.store.instance(instance.key)
             if now is None or now.status != current.status or relevant(current, now):
                 raise
-            self.write(now, compute(now.status, replace(situation, backups=backups)))
+            self.write(now, compute(now.status, situation))
         return DONE
+
+    def _backups(self, instance: Instance) -> tuple[BackupStatus, ...]:
+        """Those of this tenant: the name may have been another one's before."""
+        own = (None, f"{names.base(instance.spec.org_code)}-backups") if instance.spec is not None else (None,)
+        jobs = (job for job in self.store.jobs(instance.key) if job.ref.kind == "Backup" and not job.deleting)
+        return tuple(job.status for job in jobs if job.status.volume in own)
 
     def write(self, instance: Instance, status: InstanceStatus) -> None:
         """Only over the version that it was made from: an operator that was given an old list, or has slept while

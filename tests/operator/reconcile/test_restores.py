@@ -426,3 +426,30 @@ def test_a_volume_for_backups_that_is_gone_is_told() -> None:
     world.run("Restore", KEY)
     assert outcome(world)[:2] == ("Failed", "ChecksumMismatch")
     assert data(world) == NEW
+
+
+def test_a_tenant_that_was_created_anew_gets_the_data_of_the_former_one() -> None:
+    world = changed(deletion={"policy": "Delete"})
+    world.delete("Instance", "tenants/acme")
+    world.settle()
+    assert FILES not in world.engine.volumes_
+    world.engine.rows, world.engine.data[FILES] = "", ""
+    world.create("Instance", "acme", INSTANCE)
+    world.settle()
+    restored(world)
+    world.settle()
+    assert (outcome(world)[0], data(world)) == ("Completed", OLD)
+    assert world.condition("Ready")[0] == "True"
+
+
+def test_another_tenant_under_the_same_name_gets_nothing() -> None:
+    world = changed(deletion={"policy": "Delete"})
+    world.delete("Instance", "tenants/acme")
+    world.settle()
+    world.create("Instance", "acme", INSTANCE | {"orgCode": "OTHER"})
+    world.settle()
+    restored(world)
+    world.settle()
+    assert outcome(world)[:2] == ("Failed", "BackupOfAnotherInstance")
+    assert "another orgCode" in outcome(world)[2]
+    assert "lastBackup" not in world.status()
