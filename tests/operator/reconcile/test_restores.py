@@ -1,5 +1,6 @@
 """An Instance gets the data of a Backup back: once, whole or not at all, and never under a running application."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -453,3 +454,19 @@ def test_another_tenant_under_the_same_name_gets_nothing() -> None:
     assert outcome(world)[:2] == ("Failed", "BackupOfAnotherInstance")
     assert "another orgCode" in outcome(world)[2]
     assert "lastBackup" not in world.status()
+
+
+def test_an_old_list_does_not_restore_once_more() -> None:
+    """A process that was told of the Restore as it was before, when it has ended long since."""
+    world = changed()
+    restored(world)
+    old = copy.deepcopy(world.cluster.get("Restore", KEY))
+    world.settle()
+    world.engine.rows, world.engine.data[FILES] = "order 3", "new.pdf"
+    world.restart()
+    world.store._objects["Restore"].clear()
+    world.store.put(old)
+    world.settle()
+    assert outcome(world)[0] == "Completed"
+    assert data(world) == ("order 3", "new.pdf")
+    assert leftovers(world) == []
