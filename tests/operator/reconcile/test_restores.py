@@ -460,8 +460,10 @@ def test_an_old_list_does_not_restore_once_more() -> None:
     """A process that was told of the Restore as it was before, when it has ended long since."""
     world = changed()
     restored(world)
-    old = copy.deepcopy(world.cluster.get("Restore", KEY))
     world.settle()
+    old = copy.deepcopy(world.cluster.get("Restore", KEY))
+    old["status"] = {"observedGeneration": -1}
+    old["metadata"]["resourceVersion"] = "1"
     world.engine.rows, world.engine.data[FILES] = "order 3", "new.pdf"
     world.restart()
     world.store._objects["Restore"].clear()
