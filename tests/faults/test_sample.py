@@ -13,7 +13,7 @@ from tests.faults.world import lab
 pytestmark = pytest.mark.slow
 
 SEED = int(os.environ.get("DOTMAC_FAULTS_SEED", "1"))
-JOURNEYS = ("deploy", "upgrade")
+JOURNEYS = ("deploy", "upgrade", "delete")
 KINDS = (
     "killed-before", "killed-during", "killed-after", "killed-before-record", "reset-after", "blackhole",
     "api-gone", "watch-expired", "conflict", "stale-restart", "taken-over", "edit-aba",
@@ -26,9 +26,16 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
         yield Matrix(place, JOURNEYS)
 
 
+def _comes_each_time(case: Case) -> bool:
+    """How often health is asked for inside, and a status written, is a matter of time."""
+    label, nth = case.point.label, case.point.nth
+    asks = "/exec" in label and "proxy" not in label
+    return nth <= 5 and not asks
+
+
 @pytest.mark.timeout(280)
 def test_a_case_of_each_kind_ends_as_if_nothing_had_happened(matrix: Matrix) -> None:
-    dice, all_cases = random.Random(SEED), list(matrix.cases())
+    dice, all_cases = random.Random(SEED), sorted(filter(_comes_each_time, matrix.cases()), key=str)
     chosen: list[Case] = [dice.choice([case for case in all_cases if case.kind.name == kind]) for kind in KINDS]
     with ThreadPoolExecutor(2) as pool:
         outcomes = list(pool.map(matrix.run, chosen))
