@@ -32,6 +32,8 @@ class Kind:
     """A second operator waits."""
     then: Callable[[World], None] | None = None
     """What to wait for, or to do, once it has struck."""
+    leaves: str = ""
+    """The record in the status that rightly tells of it in the end."""
     on: str = ""
     """Only at points whose label has this in it."""
 
@@ -132,7 +134,16 @@ KINDS = {
         Kind("dockerd-restart", "host", BEFORE, _run(_restart_engine)),
         Kind("error-500", "host", BEFORE, lambda _: Error(500)),
         Kind("disk-full", "host", BEFORE, lambda _: Error(500, FULL), on="/images/create"),
-        Kind("dump-disk-full", "host", BEFORE, _run(_dump_fails), journeys=("upgrade",), then=_ask_again, on=DUMP),
+        Kind(
+            "dump-disk-full",
+            "host",
+            BEFORE,
+            _run(_dump_fails),
+            journeys=("upgrade",),
+            then=_ask_again,
+            on=DUMP,
+            leaves="rollback",
+        ),
         Kind("api-gone", "host", BEFORE, _run(lambda w: w.api.go_down(DOWN_SECONDS))),
         Kind("watch-expired", "host", BEFORE, _run(lambda w: w.api.expire_watches())),
         Kind("stale-restart", "host", AFTER, _run(_kill_with_old_news)),
