@@ -109,6 +109,7 @@ def run(lab: Lab, case: Case, wanted: Any) -> Outcome:
             world.wait(str(case), lambda: case.journey.done(world))
             world.settle()
             world.wait(f"{case} at rest", lambda: case.journey.done(world), 20)
+            world.on_call = world.on_request = None  # what did not come until now is not to strike the judge's own pass
             outcome.problems = judge(world, case.journey)
             outcome.end = picture(world)
             if case.kind.leaves in outcome.end["recorded"]:
