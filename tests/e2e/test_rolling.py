@@ -49,7 +49,11 @@ def river(release: str = "river-1", colour: str = "red", **changes: Any) -> rele
 def tenant(platform: Platform) -> Iterator[Tenant]:
     roomy = releases.small_class()
     roomy["metadata"]["name"] = "roomy"
-    roomy["spec"]["resources"]["default"] = {"cpu": "1", "memory": "192Mi", "pids": 96}
+    roomy["spec"]["resources"] |= {
+        "default": {"cpu": "1", "memory": "192Mi", "pids": 96},
+        "database": {"cpu": "1", "memory": "384Mi", "pids": 160},
+        "cache": {"cpu": "1", "memory": "96Mi", "pids": 96},
+    }
     platform.apply(
         roomy,
         app_release("river-1", "1.0", releases.SAMPLE_1),
@@ -143,8 +147,12 @@ def test_every_kind_of_change_rolls(platform: Platform, tenant: Tenant, kind: st
         platform.apply(river("river-1", state="Running"))
         platform.wait_ready(NAME, seconds=90)
     wanted, body = KINDS[kind]()
+    (database,) = tenant.containers("database")
     roll(platform, tenant, wanted, body)
     assert len(tenant.containers("web")) == 2
+    (after,) = tenant.containers("database")
+    assert after["Id"] == database["Id"]
+    assert after["HostConfig"]["PidsLimit"] == (64 if kind == "image" else 160)
 
 
 @long

@@ -133,7 +133,7 @@ def next_desired(**changes: Any) -> Desired:
 
 def container_fact(spec: ContainerSpec, **changes: Any) -> ContainerFact:
     """The container that this spec makes, running; one-shots have ended well."""
-    labels = {**spec.labels, names.ROLE: spec.role, names.INDEX: str(spec.index), names.HASH: spec.hash}
+    labels = spec.body()["Labels"]
     fact = ContainerFact(
         id=f"id-{spec.name}",
         name=spec.name,

@@ -112,14 +112,14 @@ class RenameContainer(Action):
 
 @dataclass(frozen=True)
 class UpdateLimits(Action):
-    """Gives a container the limits of its spec, without a restart."""
+    """Gives a container the limits that it should have, without a restart."""
 
     name: str
     container: ContainerSpec
 
     @property
     def text(self) -> str:
-        return f"set the limits of container {self.name} back"
+        return f"set the limits of container {self.name}"
 
 
 @dataclass(frozen=True)

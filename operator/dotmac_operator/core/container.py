@@ -98,10 +98,14 @@ class ContainerSpec:
     """For one-shots: what makes it run again, in place of everything that it is made of."""
     single: bool = False
     """True: at most one version of it can exist, so its name carries no hash."""
+    resized: bool = False
+    """True: other limits are given to the container that runs. They make no other one, so they are not in the hash."""
 
     @cached_property
     def hash(self) -> str:
         content = self._content(masked=True)
+        if self.resized:
+            content["HostConfig"] = {k: v for k, v in content["HostConfig"].items() if k not in self.limits()}
         return self.fixed_hash or digest(content | ({"Restarted": self.restarted} if self.restarted else {}))
 
     @cached_property
@@ -114,6 +118,8 @@ class ContainerSpec:
         made["Image"] = self.pinned or self.image
         made["Labels"] = {**self.labels, names.ROLE: self.role, names.INDEX: str(self.index), names.HASH: self.hash}
         made["Labels"][names.STOP_GRACE] = str(self.stop_grace)
+        if self.resized:
+            made["Labels"][names.LIMITS] = self._limits_version
         return made
 
     def limits(self) -> dict[str, Any]:
@@ -126,6 +132,14 @@ class ContainerSpec:
             "PidsLimit": self.limit.pids,
             "RestartPolicy": {"Name": self._restart_policy},
         }
+
+    @property
+    def _limits_version(self) -> str:
+        return names.short(digest(self.limits()))
+
+    def made_with_limits(self, labels: Mapping[str, str]) -> bool:
+        """Whether a container of these labels had these limits when it was made; it may have got others since."""
+        return not self.resized or labels.get(names.LIMITS) == self._limits_version
 
     def keeps_limits(self, found: Inspected) -> bool:
         """Whether a container still has the limits that it was made with.

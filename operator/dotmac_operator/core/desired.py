@@ -104,7 +104,8 @@ class Desired:
         """Digest of everything that a rollout would change: the identity of one attempt."""
         parts = [spec.hash for spec in (self.database, *self.apps)]
         parts += [spec.hash for spec in (self.cache, self.migrate, self.bootstrap) if spec is not None]
-        return digest([self.release_name, self.version, self.route.digest(), *parts])
+        resized = [spec.limits() for spec in self.infrastructure if spec.resized]
+        return digest([self.release_name, self.version, self.route.digest(), *parts, *resized])
 
     @cached_property
     def serving_hash(self) -> str:
@@ -274,6 +275,7 @@ class _Builder:
             capabilities=tuple(release.capabilities),
             check=database.POSTGRES_CHECK,
             stop_grace=60,
+            resized=True,
             labels=self.labels,
         )
 
@@ -295,6 +297,7 @@ class _Builder:
             capabilities=tuple(release.capabilities),
             check=database.REDIS_CHECK,
             stop_grace=10,
+            resized=True,
             labels=self.labels,
         )
 

@@ -31,7 +31,7 @@ def repairs(spec: ContainerSpec, found: ContainerFact) -> Iterator[Action]:
         yield RenameContainer(f"{spec.role} was renamed", found.name, spec.name)
     yield from revive(spec.name, found, spec.network)
     if found.inspected is not None and not spec.keeps_limits(found.inspected):
-        yield UpdateLimits(f"the limits of {spec.role} were changed", spec.name, spec)
+        yield UpdateLimits(f"{spec.role} has other limits than it should", spec.name, spec)
 
 
 def revive(name: str, found: ContainerFact, network: str) -> Iterator[Action]:

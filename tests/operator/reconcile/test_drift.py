@@ -199,6 +199,20 @@ def test_a_change_of_the_spec_is_no_drift() -> None:
 # -- limits ----------------------------------------------------------------------------------------------------
 
 
+def test_other_limits_of_the_database_are_given_to_the_one_that_runs() -> None:
+    world = deployed()
+    (database,), (cache,), (web,) = (world.engine.of(role) for role in ("database", "cache", "web"))
+    more = {"cpu": "1", "memory": "1536Mi", "pids": 77}
+    world.edit("InstanceClass", "starter", resources={"database": more, "cache": more})
+    world.settle()
+    for before, role in ((database, "database"), (cache, "cache"), (web, "web")):
+        (after,) = world.engine.of(role)
+        assert (after.id, after.body["HostConfig"]["PidsLimit"] == 77) == (before.id, role != "web")
+    assert database.body["HostConfig"]["Memory"] == 1536 << 20
+    assert world.counts.drift == [], "the class has changed, not the host"
+    assert world.condition("Ready")[0] == "True"
+
+
 def test_limits_that_the_kernel_cannot_enforce_are_no_drift() -> None:
     world = deployed()
     (box,) = world.engine.of("web")

@@ -9,6 +9,7 @@ from dotmac_operator.core.actions import (
     RemoveContainer,
     RunContainer,
     StopContainer,
+    UpdateLimits,
 )
 from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.facts import ContainerFact
@@ -68,6 +69,14 @@ def _servers(view: View) -> Iterator[Action]:
             yield RunContainer(_why(view, spec), view.pinned(spec))
         else:
             yield from repairs(view.pinned(spec), container)
+            yield from _resize(view, spec, container)
+
+
+def _resize(view: View, spec: ContainerSpec, container: ContainerFact) -> Iterator[Action]:
+    """Of one whose limits nobody has read since this process began: a change sets those that it was not made with."""
+    changes = view.record.applied_hash not in (None, view.desired.hash)
+    if changes and container.inspected is None and not spec.made_with_limits(container.labels):
+        yield UpdateLimits(f"{spec.role} was made with other limits", spec.name, spec)
 
 
 def _others(view: View, spec: ContainerSpec, container: ContainerFact | None) -> Iterator[Action]:
