@@ -29,6 +29,7 @@ INSTANCE_WORDS = {
     "Suspending": "deploying",
     "Archiving": "deploying",
     "Resuming": "deploying",
+    "Restoring": "deploying",
     "Suspended": "suspended",
     "Archived": "archived",
 }

@@ -37,6 +37,7 @@ JOB_BUCKETS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600)
 SIZE_BUCKETS = tuple(float(10**power) for power in range(5, 13))
 
 CONTROLLERS = ("instance", "server", "release", "instanceclass", "backup", "restore")
+JOBS = ("Backup", "Restore")
 type Result = Literal["success", "error", "requeue", "requeue_after"]
 
 
@@ -147,6 +148,8 @@ class Metrics:
         for controller in CONTROLLERS:
             self._reconciles.labels(controller, "success")
             self._active.labels(controller)
+        for kind in JOBS:  # an increase from nothing to the first failure would be none
+            self._jobs.labels(kind, "failed")
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""
