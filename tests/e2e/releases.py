@@ -15,6 +15,17 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "deploy" / "examples"
 SAMPLE_1, SAMPLE_2, SAMPLE_BAD = "dotmac/sample-web:1", "dotmac/sample-web:2", "dotmac/sample-web:3-bad"
 POSTGRESQL, REDIS, CADDY, TRYTON = "dotmac/postgresql:15", "dotmac/redis:7", "dotmac/caddy:2.6", "dotmac/tryton:6.0"
 
+PSQL_ENV = [
+    {"name": "DATABASE_HOST", "from": "database.host"},
+    {"name": "DATABASE_PORT", "from": "database.port"},
+    {"name": "PGHOST", "from": "database.host"},
+    {"name": "PGUSER", "from": "database.user"},
+    {"name": "PGDATABASE", "from": "database.name"},
+    {"name": "PGPASSWORD", "from": "database.password"},
+]
+"""For a Release whose programs use `psql`."""
+MAKE_ORDERS = "psql -v ON_ERROR_STOP=1 -c 'CREATE TABLE IF NOT EXISTS orders (id int)'"
+
 
 def example(kind: str) -> Object:
     """The object of a kind that the README applies."""

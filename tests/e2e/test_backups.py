@@ -15,15 +15,6 @@ from dotmac_operator.core.archive import ARCHIVE_COMMAND, Job
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
 NAME = "orion"
-ENV = [
-    {"name": "DATABASE_HOST", "from": "database.host"},
-    {"name": "DATABASE_PORT", "from": "database.port"},
-    {"name": "PGHOST", "from": "database.host"},
-    {"name": "PGUSER", "from": "database.user"},
-    {"name": "PGDATABASE", "from": "database.name"},
-    {"name": "PGPASSWORD", "from": "database.password"},
-]
-MAKE = "psql -v ON_ERROR_STOP=1 -c 'CREATE TABLE IF NOT EXISTS orders (id int)'"
 # Names that a shell, or tar, could stumble over; rights; a link; what a dot hides.
 WRITE = """set -eu
 cd /data
@@ -79,8 +70,8 @@ def volume(tenant: Tenant, name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def tenant(platform: Platform) -> Iterator[Tenant]:
-    shot = {"image": "postgresql", "command": ["sh", "-c", MAKE], "timeout": 60}
-    platform.apply(releases.sample("orion-1", "1.0", releases.SAMPLE_1, env=ENV, migrate=shot))
+    shot = {"image": "postgresql", "command": ["sh", "-c", releases.MAKE_ORDERS], "timeout": 60}
+    platform.apply(releases.sample("orion-1", "1.0", releases.SAMPLE_1, env=releases.PSQL_ENV, migrate=shot))
     with platform.tenant(releases.instance(NAME, "orion-1", serverRef={"name": "two"})) as made:
         yield made
         for kind, name in (("Restore", "back"), ("Restore", "killed"), ("Restore", "wrong"), ("Backup", "full")):

@@ -20,15 +20,6 @@ from dotmac_operator.core.rollback import PATIENCE
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
 NAME = "nova"
-ENV = [
-    {"name": "DATABASE_HOST", "from": "database.host"},
-    {"name": "DATABASE_PORT", "from": "database.port"},
-    {"name": "PGHOST", "from": "database.host"},
-    {"name": "PGUSER", "from": "database.user"},
-    {"name": "PGDATABASE", "from": "database.name"},
-    {"name": "PGPASSWORD", "from": "database.password"},
-]
-MAKE = "psql -v ON_ERROR_STOP=1 -c 'CREATE TABLE IF NOT EXISTS orders (id int)'"
 BREAK = (
     "psql -v ON_ERROR_STOP=1 -c 'ALTER TABLE orders RENAME TO orders_of_two' -c 'INSERT INTO orders_of_two VALUES (2)';"
     ' echo "cannot go on with $PGPASSWORD"; exit 3'
@@ -37,7 +28,7 @@ BREAK = (
 
 def release(name: str, version: str, script: str, **migrate: Any) -> releases.Object:
     shot = {"image": "postgresql", "command": ["sh", "-c", script], "timeout": 60, **migrate}
-    return releases.sample(name, version, releases.SAMPLE_1, env=ENV, migrate=shot)
+    return releases.sample(name, version, releases.SAMPLE_1, env=releases.PSQL_ENV, migrate=shot)
 
 
 def nova(wanted: str, **changes: Any) -> releases.Object:
@@ -47,7 +38,7 @@ def nova(wanted: str, **changes: Any) -> releases.Object:
 @pytest.fixture(scope="module")
 def tenant(platform: Platform) -> Iterator[Tenant]:
     platform.apply(
-        release("nova-1", "1.0", MAKE),
+        release("nova-1", "1.0", releases.MAKE_ORDERS),
         release("nova-2", "2.0", BREAK, onFailure="Restore"),
         release("nova-3", "3.0", BREAK),
     )
@@ -135,7 +126,7 @@ def particular(name: str, version: str, table: str, script: str) -> releases.Obj
         "expose": True,
         "health": {"http": {"path": "/"}, "interval": 1, "timeout": 2, "retries": 2, "startPeriod": 4},
     }
-    env = [*ENV, {"name": "TABLE", "value": table}]
+    env = [*releases.PSQL_ENV, {"name": "TABLE", "value": table}]
     shot = {"image": "postgresql", "command": ["sh", "-c", script], "timeout": 60}
     made = releases.sample(name, version, releases.SAMPLE_1, env=env, roles=[web], volumes=[], migrate=shot)
     del made["spec"]["bootstrap"]
@@ -148,7 +139,8 @@ def test_after_ninety_seconds_without_an_answer_the_database_is_set_back(platfor
     """The migration succeeds, its version does not start, and the old one cannot live with what was migrated."""
     rename = "psql -v ON_ERROR_STOP=1 -c 'ALTER TABLE orders RENAME TO orders_of_two'"
     platform.apply(
-        particular("fern-1", "1.0", "orders", MAKE), particular("fern-2", "2.0", "what_nobody_has_made", rename)
+        particular("fern-1", "1.0", "orders", releases.MAKE_ORDERS),
+        particular("fern-2", "2.0", "what_nobody_has_made", rename),
     )
     fern = releases.instance("fern", "fern-1", serverRef={"name": "two"})
     with platform.tenant(fern) as tenant:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy import ColumnElement, Select, exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from dotmac_api.backups.schemas import FIELD_NAMES, SPEC_TYPES, BackupType
@@ -48,11 +48,15 @@ class BackupFilter:
     type: str | None = None
 
 
+def _of[Row: (BackupRow, RestoreRow)](instance: InstanceRow, kind: type[Row]) -> Select[Row]:
+    return select(kind).where(kind.instance_id == instance.instance_id, kind.deleted_at.is_(None))
+
+
 async def list_backups(
     session: AsyncSession, instance: InstanceRow, page: Slice, wanted: BackupFilter
 ) -> tuple[Sequence[BackupRow], int]:
     """Of an instance that the caller may see."""
-    query = select(BackupRow).where(BackupRow.instance_id == instance.instance_id, BackupRow.deleted_at.is_(None))
+    query = _of(instance, BackupRow)
     if wanted.status is not None:
         query = query.where(BackupRow.status == wanted.status)
     if wanted.type is not None:
@@ -62,13 +66,7 @@ async def list_backups(
 
 async def find_backup(session: AsyncSession, instance: InstanceRow, backup_id: uuid.UUID) -> BackupRow:
     """Raises NotFound, also for another instance's."""
-    row = await session.scalar(
-        select(BackupRow).where(
-            BackupRow.backup_id == backup_id,
-            BackupRow.instance_id == instance.instance_id,
-            BackupRow.deleted_at.is_(None),
-        )
-    )
+    row = await session.scalar(_of(instance, BackupRow).where(BackupRow.backup_id == backup_id))
     if row is None:
         raise NotFound(f"the instance has no backup {backup_id}")
     return row
@@ -78,7 +76,7 @@ async def list_restores(
     session: AsyncSession, instance: InstanceRow, page: Slice, status: str | None
 ) -> tuple[Sequence[RestoreRow], int]:
     """Of an instance that the caller may see."""
-    query = select(RestoreRow).where(RestoreRow.instance_id == instance.instance_id, RestoreRow.deleted_at.is_(None))
+    query = _of(instance, RestoreRow)
     if status is not None:
         query = query.where(RestoreRow.status == status)
     return await paginate(session, query, page, RESTORE_ORDER)
@@ -86,13 +84,7 @@ async def list_restores(
 
 async def find_restore(session: AsyncSession, instance: InstanceRow, restore_id: uuid.UUID) -> RestoreRow:
     """Raises NotFound, also for another instance's."""
-    row = await session.scalar(
-        select(RestoreRow).where(
-            RestoreRow.restore_id == restore_id,
-            RestoreRow.instance_id == instance.instance_id,
-            RestoreRow.deleted_at.is_(None),
-        )
-    )
+    row = await session.scalar(_of(instance, RestoreRow).where(RestoreRow.restore_id == restore_id))
     if row is None:
         raise NotFound(f"the instance has no restore {restore_id}")
     return row

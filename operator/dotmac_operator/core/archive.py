@@ -207,10 +207,7 @@ def dump(job: Job, server: ContainerSpec) -> ContainerSpec:
         command=DUMP_COMMAND,
         args=(),
         env={
-            "PGHOST": names.DATABASE,
-            "PGUSER": database.USER,
-            "PGDATABASE": database.NAME,
-            "PGPASSWORD": server.env["POSTGRES_PASSWORD"],
+            **database.client(server),
             "BACKUP_DIRECTORY": where,
             "BACKUP_PATH": job.directory,
         },

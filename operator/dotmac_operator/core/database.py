@@ -3,7 +3,10 @@
 The scripts below are constants. No value is ever put into them; they read the environment.
 """
 
-from dotmac_operator.core.container import ExecCheck
+from collections.abc import Mapping
+
+from dotmac_operator.core import names
+from dotmac_operator.core.container import ContainerSpec, EnvValue, ExecCheck
 
 USER = "erp"
 NAME = "erp"
@@ -88,3 +91,13 @@ echo "SELECT datname FROM pg_database WHERE datname LIKE :'others' AND datname <
 echo "dotmac-restore: done"
 """,
 )
+
+
+def client(server: ContainerSpec, name: str = NAME) -> Mapping[str, EnvValue]:
+    """Environment by which PostgreSQL's programs reach the database `name` of a tenant's server from its network."""
+    return {
+        "PGHOST": names.DATABASE,
+        "PGUSER": USER,
+        "PGDATABASE": name,
+        "PGPASSWORD": server.env["POSTGRES_PASSWORD"],
+    }

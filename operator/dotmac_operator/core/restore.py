@@ -43,10 +43,7 @@ def container(server: ContainerSpec, dump: Dump, key: str) -> ContainerSpec:
         command=database.RESTORE_COMMAND,
         args=(),
         env={
-            "PGHOST": names.DATABASE,
-            "PGUSER": database.USER,
-            "PGDATABASE": "postgres",
-            "PGPASSWORD": server.env["POSTGRES_PASSWORD"],
+            **database.client(server, "postgres"),
             "BACKUP_DIRECTORY": directory,
             "BACKUP_FILE": dump.file,
             "BACKUP_SHA256": dump.sha256,

@@ -128,10 +128,7 @@ def dump(view: View, file: str) -> ContainerSpec:
         command=database.BACKUP_COMMAND,
         args=(),
         env={
-            "PGHOST": names.DATABASE,
-            "PGUSER": database.USER,
-            "PGDATABASE": database.NAME,
-            "PGPASSWORD": server.env["POSTGRES_PASSWORD"],
+            **database.client(server),
             "BACKUP_DIRECTORY": directory,
             "BACKUP_FILE": file,
             "BACKUPS_KEPT": str(database.BACKUPS_KEPT),
