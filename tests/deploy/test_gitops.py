@@ -345,8 +345,8 @@ def watched(world: World) -> list[tuple[str, str, bool]]:
     made: list[tuple[str, str, bool]] = []
     write = world.cluster.apply_status
 
-    def apply(ref: Any, status: dict[str, Any]) -> dict[str, Any]:
-        body = write(ref, status)
+    def apply(ref: Any, status: dict[str, Any], exactly: bool = False) -> dict[str, Any]:
+        body = write(ref, status, exactly)
         if ref.kind == "Instance":
             release = body["status"].get("release", {}).get("current")
             served = world.engine.served("acme.erp.example") == 200 and release == body["spec"]["releaseRef"]["name"]
