@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from dotmac_crds.base import Condition
 
 MESSAGE_LIMIT = 2048
+TEXT_LIMIT = 1024
+"""Characters of a text elsewhere in a status."""
 
 
 def rfc3339(now: float) -> str:

@@ -1,6 +1,6 @@
 """What Backups and Restores have in common: when an Instance can be worked on, how a one-shot goes, what is told."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from packaging.version import InvalidVersion, Version
@@ -12,13 +12,12 @@ from dotmac_crds.lifecycle import State
 from dotmac_crds.release import ReleaseSpec
 from dotmac_operator.core.actions import RunContainer, StartContainer
 from dotmac_operator.core.archive import NO_SPACE, TIMEOUT
-from dotmac_operator.core.conditions import condition, find, merge, rfc3339
+from dotmac_operator.core.conditions import TEXT_LIMIT, condition, find, merge, rfc3339
 from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.facts import ContainerFact
 from dotmac_operator.core.steps.base import MET, Verdict, act, blocked, failed, wait
 from dotmac_operator.core.steps.preflight import release_allowed
 
-TEXT_LIMIT = 1024
 FINAL: tuple[Phase, ...] = ("Completed", "Failed")
 
 
@@ -118,12 +117,8 @@ def cause(log: str, otherwise: str) -> tuple[str, str]:
     return otherwise, ""
 
 
-def told(old: Sequence[Condition], report: Report, generation: int, now: float) -> list[Condition]:
-    """The conditions, as kstatus reads them."""
-    return merge(old, _conditions(report), generation, now)
-
-
 def _conditions(report: Report) -> Iterator[Condition]:
+    """As kstatus reads them."""
     reason, message = report.reason, report.message
     if report.deleting:
         yield condition("Ready", False, "Deleting", message)
@@ -144,7 +139,7 @@ def status_of[StatusT: (BackupStatus, RestoreStatus)](
     """The new status; equal to the old one when nothing has changed."""
     changes: dict[str, object] = {
         "observed_generation": generation,
-        "conditions": told(old.conditions, report, generation, now),
+        "conditions": merge(old.conditions, _conditions(report), generation, now),
         "message": report.message[:TEXT_LIMIT] or None,
     }
     if not report.deleting:

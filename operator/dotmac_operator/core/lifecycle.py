@@ -59,7 +59,7 @@ def policy(spec: InstanceSpec, plan: InstanceClassSpec, annotations: Mapping[str
         health_timeout=own.health_timeout or usual.health_timeout,
         rollback=_first(own.rollback, usual.rollback, True),
         windows=tuple(windows),
-        forced=annotations.get(names.FORCE_WINDOW, "").lower() in ("true", "yes", "1"),
+        forced=names.says_yes(annotations, names.FORCE_WINDOW),
         approval=spec.approval == "Required",
         approved=annotations.get(names.APPROVE, "").strip(),
     )

@@ -74,6 +74,11 @@ def short(digest: str) -> str:
     return digest[:8]
 
 
+def says_yes(annotations: Mapping[str, str], name: str) -> bool:
+    """Whether an annotation that is on or off is on."""
+    return annotations.get(name, "").lower() in ("true", "yes", "1")
+
+
 def is_app(labels: Mapping[str, str]) -> bool:
     """Whether a container with these labels runs the application itself."""
     return labels.get(ROLE, PROXY) not in OWN_ROLES

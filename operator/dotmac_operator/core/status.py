@@ -22,7 +22,7 @@ from dotmac_crds.instance import (
 )
 from dotmac_crds.lifecycle import RollbackRecord
 from dotmac_operator.core import names, proxy
-from dotmac_operator.core.conditions import condition, is_true, merge, rfc3339
+from dotmac_operator.core.conditions import TEXT_LIMIT, condition, is_true, merge, rfc3339
 from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.desired import containers
 from dotmac_operator.core.gate import APPROVAL, serving_route
@@ -33,7 +33,6 @@ from dotmac_operator.core.steps.base import Verdict
 from dotmac_operator.core.view import View
 
 SHOWN_ACTIONS = 64
-TEXT_LIMIT = 1024
 IMAGE_MOVED = "ImageMoved"
 """Reason of InSync when a tag on the host points to another image than the one that the Instance runs."""
 

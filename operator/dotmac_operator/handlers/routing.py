@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from dotmac_operator.core import names
 from dotmac_operator.core.facts import DockerEvent
+from dotmac_operator.core.jobs import FINAL
 from dotmac_operator.reconcile.store import JOBS, Resource, Store, instance_of, server_name
 
 
@@ -67,7 +68,7 @@ class Routing:
     def _jobs(self, instance: str) -> None:
         """Backups and Restores of an Instance that have not ended may have waited for this."""
         for job in self._store.jobs(instance):
-            if job.deleting or job.status.phase not in ("Completed", "Failed"):
+            if job.deleting or job.status.phase not in FINAL:
                 self._wake(job.ref.kind, job.key)
 
     def _by_name(self, server_key: str, name: str) -> None:

@@ -14,8 +14,10 @@ from dotmac_operator.core.jobs import Report
 from dotmac_operator.core.steps.base import owner_labels
 from dotmac_operator.core.view import View
 from dotmac_operator.reconcile.context import NotYet
-from dotmac_operator.reconcile.jobs import HOST_AWAY, JobReconciler, JobResource, Place, Refused, Tenancy
+from dotmac_operator.reconcile.execute import log_tail
+from dotmac_operator.reconcile.jobs import JobReconciler, JobResource, Place, Refused, Tenancy
 from dotmac_operator.reconcile.ports import DONE, Outcome
+from dotmac_operator.reconcile.services import HOST_AWAY
 from dotmac_operator.reconcile.store import Backup, instance_of
 
 _FILE = re.compile(r"^dotmac-file sha256=([0-9a-f]{64}) size=([0-9]+) name=([a-z0-9.-]+)$", re.MULTILINE)
@@ -99,7 +101,7 @@ class BackupReconciler(JobReconciler):
         if verdict.state == "wait":
             return self.waiting(found, "Copying", verdict.message, verdict.after)
         if verdict.state == "failed":
-            said = self.log_of(place, verdict.container, tenancy.secrets)
+            said = log_tail(place.inventory, verdict.container, tenancy.secrets)
             raise _failure(verdict.reason, verdict.message, said)
         if verdict.done:
             made = self._files(place, _job(found), spec)
@@ -190,7 +192,7 @@ class BackupReconciler(JobReconciler):
 
     def _orphaned(self, found: Backup) -> bool:
         """Whether to let go without removing the files: only when the host cannot be reached."""
-        if found.annotations.get(names.ORPHAN, "").lower() not in ("true", "yes", "1"):
+        if not found.orphaned:
             return False
         try:
             self.place(found, found.status.server)

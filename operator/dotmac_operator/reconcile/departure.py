@@ -10,14 +10,12 @@ from dotmac_operator.hosts.port import HostError
 from dotmac_operator.reconcile.execute import Executor, Results, Site
 from dotmac_operator.reconcile.lastdump import LastDump
 from dotmac_operator.reconcile.ports import DONE, Outcome
-from dotmac_operator.reconcile.services import Services
+from dotmac_operator.reconcile.services import HOST_AWAY, Services
 from dotmac_operator.reconcile.store import Instance, server_name
 
 log = logging.getLogger(__name__)
 
 ROUNDS = 10
-HOST_AWAY = 15.0
-"""Seconds until a host that is away is looked for again."""
 
 
 class Departure:
@@ -29,11 +27,10 @@ class Departure:
     def run(self, instance: Instance) -> Outcome:
         """One pass; done when the finalizer is gone."""
         deletion = instance.raw_spec.get("deletion") or {}
-        orphan = instance.annotations.get(names.ORPHAN, "").lower() in ("true", "yes", "1")
         if deletion.get("protected"):
             return self._blocked_deletion(instance, "spec.deletion.protected is true: set it to false to go on")
         name = self._server(instance)
-        if name is not None and not (orphan and self._orphan(instance, name)):
+        if name is not None and not (instance.orphaned and self._orphan(instance, name)):
             outcome = self._clear(instance, name, deletion.get("policy") == "Delete")
             if outcome is not None:
                 return outcome

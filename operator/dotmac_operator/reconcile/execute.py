@@ -16,7 +16,7 @@ from dotmac_operator.core import connections, names, proxy
 from dotmac_operator.core.connections import OpenRequests
 from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.desired import GeneratedKey
-from dotmac_operator.core.secret import SecretStr
+from dotmac_operator.core.secret import SecretStr, mask
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import Conflict, Engine, EngineError, HostError, Progress
 from dotmac_operator.reconcile.hosts import Hosts
@@ -31,6 +31,10 @@ _ALPHABETS = {
     "UrlSafe": string.ascii_letters + string.digits + "-_",
 }
 _BACKUP_LINE = re.compile(r"^dotmac-backup sha256=([0-9a-f]{64}) size=([0-9]+)$", re.MULTILINE)
+
+
+LOG_LINES = 20
+"""Of a failed container, for the status."""
 
 
 class BackupUnreadable(HostError):
@@ -89,6 +93,14 @@ class Site:
     owner: ObjectRef
     server_key: str
     proxy: Proxy
+
+
+def log_tail(inventory: Inventory, container: str, secrets: frozenset[SecretStr]) -> str:
+    """The last lines of a container that has failed, for a status: without secrets."""
+    try:
+        return mask(inventory.host.engine.logs(container, tail=LOG_LINES).strip(), secrets)
+    except HostError as error:
+        return f"(no log: {error.reason})"
 
 
 class Executor:

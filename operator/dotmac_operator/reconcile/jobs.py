@@ -15,7 +15,7 @@ from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.errors import SpecError
 from dotmac_operator.core.jobs import FINAL, Report
 from dotmac_operator.core.lifecycle import moment
-from dotmac_operator.core.secret import SecretStr, mask
+from dotmac_operator.core.secret import SecretStr
 from dotmac_operator.core.steps.base import Verdict
 from dotmac_operator.core.view import View
 from dotmac_operator.hosts.inventory import Inventory
@@ -31,12 +31,8 @@ log = logging.getLogger(__name__)
 
 ROUNDS = 40
 """Rounds of one pass; a whole Restore takes about 15."""
-LOG_LINES = 20
-"""Of a one-shot that has failed, for the status."""
 CONNECTING = 2.0
 """Seconds until a host is looked for that is Ready and was not reached by this process yet."""
-HOST_AWAY = 15.0
-"""Seconds until a host that is away is looked for again."""
 type JobResource = Resource[Any, Any]
 
 
@@ -274,12 +270,6 @@ class JobReconciler(ABC):
             grace = 10 if container.running else 0
             self.act(place, (RemoveContainer("it has done its work", container.name, grace=grace),))
         return bool(mine)
-
-    def log_of(self, place: Place, container: str, secrets: frozenset[SecretStr] = frozenset()) -> str:
-        try:
-            return mask(place.inventory.host.engine.logs(container, tail=LOG_LINES).strip(), secrets)
-        except HostError as error:
-            return f"(no log: {error.reason})"
 
     # -- what is told
 

@@ -10,23 +10,19 @@ from dotmac_operator.core import desired, drift
 from dotmac_operator.core.conditions import MESSAGE_LIMIT
 from dotmac_operator.core.errors import SpecError
 from dotmac_operator.core.plan import Plan
-from dotmac_operator.core.secret import mask
 from dotmac_operator.core.status import Problem, Situation
 from dotmac_operator.core.steps.base import Verdict
 from dotmac_operator.core.view import View
 from dotmac_operator.hosts.inventory import Inventory
-from dotmac_operator.hosts.port import HostError, Progress
+from dotmac_operator.hosts.port import Progress
 from dotmac_operator.reconcile.context import Context
-from dotmac_operator.reconcile.execute import Executor, Overtaken, Results, Site
+from dotmac_operator.reconcile.execute import Executor, Overtaken, Results, Site, log_tail
 from dotmac_operator.reconcile.kept import Kept
 from dotmac_operator.reconcile.ports import Outcome
 from dotmac_operator.reconcile.services import Services
 from dotmac_operator.reconcile.store import Instance, server_name
 
 log = logging.getLogger(__name__)
-
-LOG_LINES = 20
-"""Of a failed container, for the status."""
 
 
 class Pass:
@@ -84,11 +80,7 @@ class Pass:
     def with_log(self, verdict: Verdict, context: Context, inventory: Inventory) -> str:
         if not verdict.container:
             return verdict.message
-        try:
-            tail = inventory.host.engine.logs(verdict.container, tail=LOG_LINES).strip()
-        except HostError as error:
-            tail = f"(no log: {error.reason})"
-        tail = mask(tail, context.secrets)
+        tail = log_tail(inventory, verdict.container, context.secrets)
         room = MESSAGE_LIMIT - len(verdict.message) - 40
         return f"{verdict.message}; its log ends: {tail[-room:]}" if tail else verdict.message
 

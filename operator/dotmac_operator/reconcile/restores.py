@@ -14,7 +14,7 @@ from dotmac_crds.instance import InstanceSpec
 from dotmac_operator.core import archive, gate, jobs, names, pages, proxy, restore
 from dotmac_operator.core.actions import Action, CreateVolume, RemoveContainer, SetRoute, StopContainer
 from dotmac_operator.core.archive import Job
-from dotmac_operator.core.conditions import find, is_true, rfc3339
+from dotmac_operator.core.conditions import TEXT_LIMIT, find, is_true, rfc3339
 from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.jobs import Report
 from dotmac_operator.core.status import Situation
@@ -24,10 +24,11 @@ from dotmac_operator.core.steps.route import proxy_ready
 from dotmac_operator.core.stopped import grace, page_route
 from dotmac_operator.core.view import View
 from dotmac_operator.reconcile.context import NotYet
-from dotmac_operator.reconcile.jobs import HOST_AWAY, JobReconciler, JobResource, Refused, Tenancy
+from dotmac_operator.reconcile.execute import log_tail
+from dotmac_operator.reconcile.jobs import JobReconciler, JobResource, Refused, Tenancy
 from dotmac_operator.reconcile.ports import DONE, Outcome
 from dotmac_operator.reconcile.rollback import ROLLED_BACK
-from dotmac_operator.reconcile.services import Services, out_of_place
+from dotmac_operator.reconcile.services import HOST_AWAY, Services, out_of_place
 from dotmac_operator.reconcile.store import Backup, Instance, Restore, instance_of
 from dotmac_operator.reconcile.turns import Turns
 
@@ -169,7 +170,7 @@ class RestoreReconciler(JobReconciler):
         self, found: Restore, tenancy: Tenancy, job: Job, files: tuple[BackupFile, ...], verdict: Verdict
     ) -> None:
         place = tenancy.place
-        said = self.log_of(place, verdict.container, tenancy.secrets)
+        said = log_tail(place.inventory, verdict.container, tenancy.secrets)
         shot = jobs.find_container(place.inventory.facts().containers, archive.prepare(job, tenancy.database, files))
         wrong = shot is not None and shot.exit_code == restore.CHECKSUM
         reason, remedy = jobs.cause(said, "ChecksumMismatch" if wrong else "RestoreFailed")
@@ -228,7 +229,7 @@ class RestoreReconciler(JobReconciler):
         verdict = self.run(tenancy.place, spec, "the dump is read into a new database")
         if verdict.state != "failed":
             return True if verdict.done else None if verdict.state == "act" else Outcome(after=verdict.after)
-        said = self.log_of(tenancy.place, verdict.container, tenancy.secrets)
+        said = log_tail(tenancy.place.inventory, verdict.container, tenancy.secrets)
         shot = jobs.find_container(tenancy.place.inventory.facts().containers, spec)
         code = shot.exit_code if shot is not None else None
         if restore.EXCHANGING in said and code not in (restore.CHECKSUM, restore.REFUSED):
@@ -237,7 +238,7 @@ class RestoreReconciler(JobReconciler):
         failure = (
             f"{verdict.message}; the data is as it was: {remedy}create another Restore. The log ends: {said[-400:]}"
         )
-        self._to(found, "Replacing", "the database was not exchanged", failure=failure[: jobs.TEXT_LIMIT])
+        self._to(found, "Replacing", "the database was not exchanged", failure=failure[:TEXT_LIMIT])
         return None
 
     def _again(self, found: Restore, tenancy: Tenancy, verdict: Verdict, said: str) -> Outcome:
@@ -251,7 +252,8 @@ class RestoreReconciler(JobReconciler):
         """True: the files are in. There is no way back from here, only another try."""
         verdict = self.run(tenancy.place, spec, "files are exchanged")
         if verdict.state == "failed":
-            return self._again(found, tenancy, verdict, self.log_of(tenancy.place, verdict.container))
+            said = log_tail(tenancy.place.inventory, verdict.container, tenancy.secrets)
+            return self._again(found, tenancy, verdict, said)
         return True if verdict.done else None if verdict.state == "act" else Outcome(after=verdict.after)
 
     def _give_up(
@@ -330,8 +332,7 @@ class RestoreReconciler(JobReconciler):
 
     def let_go(self, found: Restore) -> Outcome | None:
         """A Restore that runs comes to its end first: half of the data would be in place."""
-        orphan = found.annotations.get(names.ORPHAN, "").lower() in ("true", "yes", "1")
-        if orphan or self.services.store.instance(instance_of(found)) is None:
+        if found.orphaned or self.services.store.instance(instance_of(found)) is None:
             return DONE
         if found.status.phase != "Running":
             return self.end(found)

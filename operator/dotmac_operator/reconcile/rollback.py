@@ -1,10 +1,10 @@
 """Takes a failed change back: what served before it serves again, and the status says so."""
 
 from dotmac_crds.lifecycle import RollbackRecord
-from dotmac_operator.core.conditions import MESSAGE_LIMIT, find, rfc3339
+from dotmac_operator.core.conditions import MESSAGE_LIMIT, TEXT_LIMIT, find, rfc3339
 from dotmac_operator.core.plan import Plan
 from dotmac_operator.core.rollback import lost, set_back
-from dotmac_operator.core.status import TEXT_LIMIT, Problem
+from dotmac_operator.core.status import Problem
 from dotmac_operator.core.view import View
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.reconcile.context import Context

@@ -16,6 +16,8 @@ from dotmac_operator.reconcile.store import Instance, Resource, Store, relevant
 
 LOOK_AGAIN = 30.0
 """Seconds after which something that is not there yet is looked for again, although its arrival wakes us too."""
+HOST_AWAY = 15.0
+"""Seconds until a host that is away is looked for again."""
 
 
 def _starts(job: Resource[Any, Any]) -> bool:

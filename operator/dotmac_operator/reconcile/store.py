@@ -24,7 +24,7 @@ _UID = re.compile(r"[A-Za-z0-9-]{1,63}")
 GONE_KEPT = 10_000
 """Uids of deleted objects that are remembered. An answer to a write is late by seconds, not by so many deletions."""
 
-_OF_DEPARTURES = ("orgCode", "deletion", "instanceRef")
+_OF_DEPARTURES = ("orgCode", "deletion")
 _MODELS = {kind.name: (kind.spec, kind.status) for kind in KINDS}
 
 
@@ -43,7 +43,7 @@ class Resource[SpecT: Model, StatusT: Model]:
     status: StatusT
     error: str = ""
     raw_spec: Mapping[str, Any] = field(default_factory=dict)
-    """Of the spec as it was sent, what departures and `instance_of` need, which must work with an invalid one, too."""
+    """Of the spec as it was sent, what departures need, which must work with an invalid one, too."""
 
     @property
     def key(self) -> str:
@@ -51,7 +51,12 @@ class Resource[SpecT: Model, StatusT: Model]:
 
     @property
     def paused(self) -> bool:
-        return self.annotations.get(names.PAUSED, "").lower() in ("true", "yes", "1")
+        return names.says_yes(self.annotations, names.PAUSED)
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether somebody asks to let go of what is on a host that is gone."""
+        return names.says_yes(self.annotations, names.ORPHAN)
 
     @property
     def reconcile_token(self) -> str | None:

@@ -22,6 +22,7 @@ from prometheus_client import (
 )
 
 from dotmac_operator.reconcile.ports import Outcome
+from dotmac_operator.reconcile.store import JOBS
 
 # Those of controller-runtime and of client-go, so that their dashboards fit.
 # Sources: sigs.k8s.io/controller-runtime, pkg/internal/controller/metrics and pkg/metrics/workqueue.go.
@@ -37,7 +38,6 @@ JOB_BUCKETS = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600)
 SIZE_BUCKETS = tuple(float(10**power) for power in range(5, 13))
 
 CONTROLLERS = ("instance", "server", "release", "instanceclass", "backup", "restore")
-JOBS = ("Backup", "Restore")
 type Result = Literal["success", "error", "requeue", "requeue_after"]
 
 
