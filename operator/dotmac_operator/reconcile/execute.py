@@ -16,6 +16,7 @@ from dotmac_operator.core import connections, names, proxy
 from dotmac_operator.core.connections import OpenRequests
 from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.desired import GeneratedKey
+from dotmac_operator.core.masking import printed_forms
 from dotmac_operator.core.secret import SecretStr, mask
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import Conflict, Engine, EngineError, HostError, Progress
@@ -96,9 +97,9 @@ class Site:
 
 
 def log_tail(inventory: Inventory, container: str, secrets: frozenset[SecretStr]) -> str:
-    """The last lines of a container that has failed, for a status: without secrets."""
+    """The last lines of a container that has failed, for a status: without secrets, however they are written."""
     try:
-        return mask(inventory.host.engine.logs(container, tail=LOG_LINES).strip(), secrets)
+        return mask(inventory.host.engine.logs(container, tail=LOG_LINES).strip(), printed_forms(secrets))
     except HostError as error:
         return f"(no log: {error.reason})"
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from dotmac_operator.core import names
 from dotmac_operator.core.desired import Tenant, referenced_secrets
 from dotmac_operator.core.facts import ContainerFact, VolumeFact
+from dotmac_operator.core.masking import masked, printed_forms
 from dotmac_operator.core.secret import SecretStr
 from dotmac_operator.core.server import HostProblem
 from dotmac_operator.hosts.diagnostics import (
@@ -32,7 +33,6 @@ from dotmac_operator.hosts.port import HostAddress, HostError, NotFound
 from dotmac_operator.reconcile.hosts import Hosts, host_address
 from dotmac_operator.reconcile.ports import Cluster, ClusterError
 from dotmac_operator.reconcile.store import Instance, Store, server_name
-from dotmac_operator.serving.masking import masked, printed_forms
 
 TAIL_MOST = 2_000
 BYTES_MOST = 4 * 1024 * 1024
