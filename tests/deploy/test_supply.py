@@ -98,7 +98,7 @@ def lib(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_the_command_for_the_bill_of_materials_lists_the_product(tmp_path: Path) -> None:
-    """The line of CONTRIBUTING.md after its `poetry export`. The program fails when what it made breaks CycloneDX's schema."""
+    """The line of CONTRIBUTING.md after `poetry export`. The program fails when what it made breaks the schema."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     (line,) = re.findall(r"^poetry export --only main \| poetry run (cyclonedx-py .* -)\s+#", text, re.MULTILINE)
     locked = "".join(f"{name}=={metadata.version(name)}\n" for name in sorted(main_group() & installed()))
