@@ -121,6 +121,15 @@ class NameRef(Model):
     """Name of the object."""
 
 
+class DriftRecord(Model):
+    """The last difference that was repaired without a change of the spec."""
+
+    what: Text
+    """What was different."""
+    repaired_at: Timestamp
+    """When it was repaired."""
+
+
 class Condition(Model):
     """One aspect of an object's state, in the form of metav1.Condition."""
 

@@ -8,6 +8,7 @@ from dotmac_crds.base import (
     LIST_ATOMIC,
     LIST_SET,
     Conditions,
+    DriftRecord,
     Email,
     EnvName,
     EnvValue,
@@ -327,15 +328,6 @@ class ImagePin(Model):
     """As the Release gives it."""
     id: Annotated[str, Field(max_length=128)]
     """`sha256:...`, the image's own id on the host."""
-
-
-class DriftRecord(Model):
-    """The last difference that was repaired without a change of the spec."""
-
-    what: Text
-    """What was different."""
-    repaired_at: Timestamp
-    """When it was repaired."""
 
 
 class FoundDrift(Model):

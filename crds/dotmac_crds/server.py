@@ -8,6 +8,7 @@ from dotmac_crds.base import (
     LIST_ATOMIC,
     LIST_SET,
     Conditions,
+    DriftRecord,
     Email,
     Hostname,
     ImageReference,
@@ -185,6 +186,8 @@ class ServerStatus(Model):
     """What Instances take of it."""
     host_keys: Annotated[list[HostKey], Field(max_length=16, json_schema_extra=LIST_ATOMIC)] | None = None
     """The key pinned by TrustOnFirstUse; to accept a new one, put it into spec.hostKeys."""
+    drift: DriftRecord | None = None
+    """The last difference of the host's proxy that was repaired."""
     last_probe_time: Timestamp | None = None
     """When the facts or a condition last changed."""
     last_handled_reconcile_at: Text | None = None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from dotmac_crds.base import Condition
+from dotmac_crds.base import Condition, DriftRecord
 from dotmac_crds.server import Allocated, ServerFacts, ServerSpec, ServerStatus
 from dotmac_operator.core import names, proxy
 from dotmac_operator.core.actions import (
@@ -16,7 +16,7 @@ from dotmac_operator.core.actions import (
     RemoveContainer,
     RunContainer,
 )
-from dotmac_operator.core.conditions import condition, merge, rfc3339
+from dotmac_operator.core.conditions import TEXT_LIMIT, condition, merge, rfc3339
 from dotmac_operator.core.facts import ContainerFact, DiskFact, EngineInfo, HostFacts
 from dotmac_operator.core.quantity import mebibytes, memory_bytes
 from dotmac_operator.core.repair import repairs
@@ -95,6 +95,8 @@ class ServerSituation:
     disk: DiskFact | None = None
     proxy_ready: bool = False
     proxy_message: str = ""
+    drift: str = ""
+    """What was repaired of the proxy in this pass."""
     problem: HostProblem | None = None
     paused: bool = False
     deleting: str = ""
@@ -134,6 +136,7 @@ def compute(old: ServerStatus, spec: ServerSpec | None, situation: ServerSituati
                 instances=situation.instances, memory=mebibytes(situation.memory), memory_capacity=capacity
             ),
             "host_keys": _pinned(old, spec, situation),
+            "drift": _drift(old, situation),
             "conditions": merge(old.conditions, _conditions(situation), situation.generation, situation.now),
             "last_handled_reconcile_at": situation.reconcile_token or old.last_handled_reconcile_at,
         }
@@ -157,6 +160,12 @@ def _facts(situation: ServerSituation) -> ServerFacts | None:
         disk_free=_gibibytes(disk.free) if disk else None,
         docker_version=info.version[:253],
     )
+
+
+def _drift(old: ServerStatus, situation: ServerSituation) -> DriftRecord | None:
+    if not situation.drift:
+        return old.drift
+    return DriftRecord(what=situation.drift[:TEXT_LIMIT], repaired_at=rfc3339(situation.now))
 
 
 def _gibibytes(size: int) -> str:

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from dotmac_crds.backup import BackupStatus
-from dotmac_crds.base import Condition, LocalSecretRef
+from dotmac_crds.base import Condition, DriftRecord, LocalSecretRef
 from dotmac_crds.instance import (
     BackupRecord,
     ComponentStatus,
-    DriftRecord,
     FailureRecord,
     FoundDrift,
     ImagePin,

@@ -44,6 +44,8 @@ class EventEdge:
     """The events at the newest instant seen, so that a stream resumed from that instant does not tell them twice."""
 
     def __init__(self) -> None:
+        self.answered = False
+        """The engine has told once what it remembers, so that it can."""
         self._lock = threading.Lock()
         self._instant = 0
         self._seen: set[tuple[str, str, str]] = set()
@@ -94,25 +96,32 @@ class Recollection:
         self._filters = query["filters"]
         self._clock: tuple[int, float] | None = None
         self._untold = 0
+        self._missed = False
         self._able = True
         self._read_clock(date)
         # The Date has no fraction: what happened in its second may have been before the stream.
         self._opened = (self._clock[0] + 1) * NANO if self._clock else 0
 
     def check(self) -> None:
-        """Raises HostUnreachable when the host is silent, or has known of an event for a whole silence."""
+        """Raises HostUnreachable when the host is silent, has known of an event for a whole silence, or does not answer
+        any more what it remembers."""
         request = self._question()
         if request is None:
             self._client.check_alive()
             return
         try:
             heard = self._client.heartbeat(request)
-        except (DeadlineExceeded, EngineError):
+        except DeadlineExceeded:
+            self._client.check_alive()
+            self._miss()
+            return
+        except EngineError:
             self._client.check_alive()
             self._able = False
             return
         if heard is None:
             return
+        self._edge.answered, self._missed = True, False
         self._read_clock(heard.date)
         try:
             remembered = [docker_event(json.loads(line)).time_nano for line in heard.body.splitlines()]
@@ -131,6 +140,14 @@ class Recollection:
             return None
         query = {"filters": self._filters, "since": _seconds(since), "until": _seconds(until)}
         return Request("GET", "/events", query, repeatable=True)
+
+    def _miss(self) -> None:
+        """An engine that waits instead of answering always did. One that has answered before is deaf, or was busy."""
+        if not self._edge.answered:
+            self._able = False
+        elif self._missed:
+            raise HostUnreachable("the engine is alive and does not answer about events any more")
+        self._missed = True
 
     def _judge(self, newest: int) -> None:
         """An event may be on its way; one that did not come in a whole silence is lost."""

@@ -122,21 +122,22 @@ class ServerReconciler:
                     executor.run(action, inventory, Results())
             if not actions:
                 break
-        if not actions:
-            self._tell_drift(server, found)
+        told = self._tell_drift(server, found) if not actions else ""
         running = next((c for c in facts.containers if c.name == names.PROXY_CONTAINER and c.running), None)
         ready = running is not None and not actions
         message = "" if ready else "; ".join(action.reason for action in actions) or "the proxy does not run"
-        return replace(situation, proxy_ready=ready, proxy_message=message)
+        return replace(situation, proxy_ready=ready, proxy_message=message, drift=told)
 
-    def _tell_drift(self, server: Server, found: Mapping[str, str]) -> None:
-        """What was repaired is drift when the proxy was right before, for this very spec."""
+    def _tell_drift(self, server: Server, found: Mapping[str, str]) -> str:
+        """What was repaired is drift when the proxy was right before, for this very spec; empty when it is none."""
         before = find(server.status.conditions, "ProxyReady")
         if not found or before is None or before.status != "True" or before.observed_generation != server.generation:
-            return
-        self._cluster.event(server.ref, "Normal", "DriftRepaired", "; ".join(found.values())[:1000])
+            return ""
+        told = "; ".join(found.values())
+        self._cluster.event(server.ref, "Normal", "DriftRepaired", told[:1000])
         for kind in found:
             self._meter.drift_repaired(kind)
+        return told
 
     def _delete(self, server: Server, situation: ServerSituation) -> Outcome:
         here = self._store.instances_on(server.ref.namespace, server.ref.name)

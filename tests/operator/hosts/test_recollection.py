@@ -120,6 +120,33 @@ def test_an_engine_that_does_not_know_the_question_is_pinged(
     assert (client.pings, len(client.asked)) == (3, 1)
 
 
+def test_an_engine_that_has_answered_and_does_not_any_more_is_deaf(clock: list[float], edge: EventEdge) -> None:
+    """It takes the question and the stream, answers pings, and tells nothing: once it may be busy."""
+    client = Client()
+    recollection = made(client, edge)
+    clock[0] += 15
+    recollection.check()
+    for _ in range(2):  # and an answer in between clears it
+        client.failure = DeadlineExceeded("late")
+        clock[0] += 15
+        recollection.check()
+        client.failure = None
+        clock[0] += 15
+        recollection.check()
+    client.failure = DeadlineExceeded("late")
+    clock[0] += 15
+    recollection.check()
+    clock[0] += 15
+    with pytest.raises(HostUnreachable, match="about events"):
+        recollection.check()
+    again = made(client, edge)  # the stream that is opened next knows that it can
+    clock[0] += 15
+    again.check()
+    clock[0] += 15
+    with pytest.raises(HostUnreachable):
+        again.check()
+
+
 def test_a_host_without_a_free_channel_is_not_doubted(clock: list[float], edge: EventEdge) -> None:
     client = Client([(OPENED + 5) * SECOND], busy=True)
     recollection = made(client, edge)

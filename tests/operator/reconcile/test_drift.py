@@ -122,6 +122,7 @@ def test_the_proxy_is_repaired_too(harm: str) -> None:
     repaired = world.engine.containers_[names.PROXY_CONTAINER]
     assert repaired.networks.keys() >= {names.PROXY_NETWORK, "dotmac-acme"}
     assert kind in world.counts.drift
+    assert names.PROXY_CONTAINER in world.status(HOST, "Server")["drift"]["what"]
     events = [(about, reason) for about, _, reason, _ in world.cluster.events]
     assert events.count((f"Server {HOST}", "DriftRepaired")) == 1
 
