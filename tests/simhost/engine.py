@@ -444,7 +444,7 @@ class Engine:
         self._must_run(container)
         made = Exec(digest(self.host, "exec", next(self._serial)), container.id, body)
         self.execs[made.id] = made
-        self.tell_exec(made, f"exec_create: {' '.join(body.get('Cmd') or ())}")
+        self.tell_exec(made, f"exec_create: {made.words}")
         return made
 
 

@@ -36,7 +36,9 @@ class Filters:
     def event(self, event: Json) -> bool:
         action, kind, attributes = event["Action"], event["Type"], event["Actor"]["Attributes"]
         wanted = self.get("event")
-        if wanted and action not in wanted and action.partition(":")[0] not in wanted:
+        # Source: moby, daemon/events/filter.go: beginnings are compared as soon as one of these is among them.
+        fuzzy = {"health_status", "exec_create", "exec_start"} & set(wanted)
+        if wanted and not (action.startswith(wanted) if fuzzy else action in wanted):
             return False
         if self.get("type") and kind not in self.get("type"):
             return False

@@ -318,7 +318,7 @@ class SimHost:
         run = self.engine.execs[answer.exec_id]
         container = self.engine.containers[run.container]
         run.running = True
-        self.engine.tell_exec(run, "exec_start")
+        self.engine.tell_exec(run, f"exec_start: {run.words}")
 
         async def unheard(stream: int, data: bytes) -> None: ...
 
@@ -343,7 +343,7 @@ class SimHost:
         kind = {"Content-Type": "application/vnd.docker.raw-stream"}
         await channel.write(head(101 if upgrade else 200, {**shown, **kind}))
         run.running = True
-        self.engine.tell_exec(run, "exec_start")
+        self.engine.tell_exec(run, f"exec_start: {run.words}")
         tty = bool(run.body.get("Tty"))
 
         async def say(stream: int, data: bytes) -> None:

@@ -115,6 +115,12 @@ class Exec:
     running: bool = False
     exit_code: int | None = None
 
+    @property
+    def words(self) -> str:
+        """As an event tells it: program, space, arguments."""
+        program, *arguments = self.body.get("Cmd") or [""]
+        return f"{program} {' '.join(arguments)}"
+
 
 @dataclass
 class Container:

@@ -31,7 +31,7 @@ async def in_container(engine: Engine, container: Container, run: Started) -> in
     if ran is None:
         text = f'OCI runtime exec failed: exec failed: unable to start container process: exec: "{program}": '
         await run.say(STDOUT, f"{text}executable file not found in $PATH: unknown\r\n".encode())
-        return 127
+        return 126  # 127 since Docker 25
     passed = 0.0
     for at, stream, data in ran.says:
         await asyncio.sleep(at - passed)

@@ -7,7 +7,7 @@ import json
 import re
 import tarfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -313,7 +313,8 @@ async def _wait(engine: Engine, container: Container, condition: str) -> AsyncIt
 async def stats(engine: Engine, request: Request, name: str) -> Answer:
     container = engine.get(name)
     if request.query.get("stream", "true").lower() in ("0", "false"):
-        return Reply(body=views.stats(container))
+        one_shot = request.query.get("one-shot", "").lower() in ("1", "true")
+        return Reply(body=views.stats(container, alone=one_shot))
     return Streamed(_stats(engine, container))
 
 
@@ -391,7 +392,8 @@ def get_archive(engine: Engine, request: Request, name: str) -> Answer:
     if content is None and not tree:
         raise Refused(404, f"Could not find the file {path} in container {name}")
     stem = path.rstrip("/").rpartition("/")[2] or "."
-    members = {stem: content} if content is not None else {f"{stem}/{key}": data for key, data in tree.items()}
+    members: dict[str, bytes | None] = {stem: content} if content is not None else {f"{stem}/": None}
+    members |= {f"{stem}/{key}": data for key, data in tree.items()}
     # To the nanosecond, which a float of seconds does not hold.
     seconds, nanoseconds = divmod(engine.written(container, path), 10**9)
     mtime = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09d}Z"
@@ -400,13 +402,15 @@ def get_archive(engine: Engine, request: Request, name: str) -> Answer:
     return Reply(body=_tar(members), headers={**headers, "Content-Type": "application/x-tar"})
 
 
-def _tar(members: dict[str, bytes]) -> bytes:
+def _tar(members: Mapping[str, bytes | None]) -> bytes:
+    """None: a directory."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w") as tar:
         for name, content in members.items():
             member = tarfile.TarInfo(name)
-            member.size, member.mtime = len(content), int(time.time())
-            tar.addfile(member, io.BytesIO(content))
+            member.size, member.mtime = len(content or b""), int(time.time())
+            member.type = tarfile.DIRTYPE if content is None else tarfile.REGTYPE
+            tar.addfile(member, io.BytesIO(content or b""))
     return made.getvalue()
 
 

@@ -283,7 +283,7 @@ def test_the_proxy_serves_what_it_was_told(fleet, sim, connect):
     assert engine.file_version("dotmac-proxy", proxy.AUTOSAVE) == version
     assert engine.exec("dotmac-proxy", proxy.RELOAD_ARGV, stdin=json.dumps(config).encode()).exit_code == 0
     assert engine.file_version("dotmac-proxy", proxy.AUTOSAVE) != version
-    assert engine.exec_code("dotmac-proxy", ["no-such-program"]) == 127
+    assert engine.exec_code("dotmac-proxy", ["no-such-program"]) == 126
     assert host.http("127.0.0.1", 8080, "/", headers={"Host": "a.example"}) == 200
     assert host.http("127.0.0.1", 8080, "/", headers={"Host": "b.example"}) == 404
     assert host.http(fact(engine, "app").networks[names.PROXY_NETWORK], 8000, "/", headers={}) == 200

@@ -4,12 +4,15 @@ Compared are status codes, the JSON with what is random or about the machine tak
 only one of them has, or that differs, fails, unless `ALLOWED` says why it may.
 """
 
+import base64
 import difflib
+import io
 import json
 import re
+import tarfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import pytest
@@ -18,8 +21,10 @@ from tests.kits.tinyimage import ensure_tiny_image
 from tests.simhost import FleetSettings, SimFleet
 
 from dotmac_operator.hosts.deadline import Deadline
+from dotmac_operator.hosts.diagnostics import LogQuery
 from dotmac_operator.hosts.enginehttp import Request
 from dotmac_operator.hosts.pool import SshHost, SshHostPool, SshSettings
+from dotmac_operator.hosts.port import EngineError
 
 pytestmark = pytest.mark.docker
 
@@ -51,7 +56,8 @@ class Both:
 
     host: SshHost
     image: str
-    words: dict[str, str] = field(default_factory=dict)
+    engine: Any = None
+    """What is behind the simulated one."""
 
     def ask(self, method: str, path: str, body: Any = None, query: Mapping[str, str] | None = None) -> tuple[int, Any]:
         """Status and normalised body."""
@@ -100,7 +106,7 @@ def pair(host) -> Iterator[tuple[Both, Both]]:
         config = json.loads(host.docker("image", "inspect", tiny))[0]["Config"]
         engine = fleet["sim-0"].engine
         fleet.call(lambda: engine.images.add(tiny, config))
-        yield Both(pool.get(fleet.address_of(fleet["sim-0"])), tiny), real
+        yield Both(pool.get(fleet.address_of(fleet["sim-0"])), tiny, engine), real
         pool.close()
 
 
@@ -270,3 +276,158 @@ def test_events(pair):
 def _event(one: Both, line: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
     attributes = one.normal({**line["Actor"]["Attributes"], "execDuration": ""})
     return line["Type"], line["Action"], tuple(sorted(f"{key}={value}" for key, value in attributes.items()))
+
+
+# -- programs, their lines, files and images, by the operator's own calls
+
+SCRIPT = "echo one; sleep 0.2; echo two >&2; sleep 0.2; echo three; exit 3"
+PACKED = {"posts": b"first\nsecond\n", "empty": b""}
+
+
+def outcome(one: Both, call: Callable[[], Any]) -> Any:
+    """What a call returns, or its error: type, status and words without the host's name."""
+    try:
+        return one.normal(call())
+    except EngineError as error:
+        return type(error).__name__, error.status, one.normal(str(error).replace(one.host.address.name, "HOST"))
+
+
+def compare(pair: tuple[Both, Both], told: str, call: Callable[[Both], Any]) -> list[str]:
+    sim, real = (outcome(one, lambda one=one: call(one)) for one in pair)  # type: ignore[misc]
+    return [f"{told}{line}" for line in differences(sim, real)]
+
+
+@pytest.fixture
+def boxes(pair: tuple[Both, Both], host: Any) -> Iterator[tuple[Both, Both]]:
+    """On each: `same-said`, which has printed and ended, and `same-sleeps` with files in a volume."""
+    sim, real = pair
+    for one in pair:
+        engine = one.host.engine
+        engine.create_volume("same-files", {})
+        mounts = [{"Type": "volume", "Source": "same-files", "Target": "/data"}]
+        body = {"Image": one.image, "Env": ["A=1"], "HostConfig": {"Mounts": mounts}}
+        engine.create_container("same-said", {**body, "Cmd": ["sh", "-c", SCRIPT]})
+        engine.create_container("same-sleeps", {**body, "Cmd": ["sleep", "600"], "StopSignal": "SIGKILL"})
+        engine.start_container("same-said")
+        engine.start_container("same-sleeps")
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name, content in PACKED.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    host.docker("cp", "-", "same-sleeps:/data", data=made.getvalue())
+    container = sim.host.engine.inspect_container("same-sleeps")["Id"]
+    for name, content in PACKED.items():
+        sim.engine.write(sim.engine.get(container), f"/data/{name}", content)
+    yield pair
+    for one in pair:
+        for name in ("same-said", "same-sleeps"):
+            one.host.engine.remove_container(name)
+        one.host.engine.remove_volume("same-files")
+
+
+def test_programs_and_their_lines(boxes: tuple[Both, Both]) -> None:
+    def exec_(*argv: str, stdin: bytes | None = None) -> Callable[[Both], Any]:
+        return lambda one: astuple(one.host.engine.exec("same-sleeps", argv, stdin=stdin))
+
+    def code(*argv: str) -> Callable[[Both], int]:
+        return lambda one: one.host.engine.exec_code("same-sleeps", argv)
+
+    def lines(one: Both, name: str, **query: Any) -> list[tuple[str, str]]:
+        said = one.host.engine.diagnostics.log_lines(name, LogQuery(**query))
+        return [(line.stream, line.text) for line in said]
+
+    found: list[str] = []
+    calls: dict[str, Callable[[Both], Any]] = {
+        "wait": lambda one: one.host.engine.wait_container("same-said", 10),
+        "logs": lambda one: one.host.engine.logs("same-said"),
+        "logs, the last": lambda one: one.host.engine.logs("same-said", tail=1),
+        "logs, none of them": lambda one: one.host.engine.logs("same-said", tail=0),
+        "logs of nobody": lambda one: one.host.engine.logs("same-none"),
+        "lines": lambda one: lines(one, "same-said", tail=10),
+        "lines, followed to the end": lambda one: lines(one, "same-said", tail=10, follow=True),
+        "exec": exec_("sh", "-c", "echo out; echo err >&2; exit 4"),
+        "exec with input": exec_("cat", stdin=b"given\n"),
+        "exec with an environment": exec_("printenv", "A"),
+        "exec of nothing": exec_("no-such-program"),
+        "exit code": code("sh", "-c", "exit 5"),
+        "exit code of nothing": code("no-such-program"),
+        "exec in a stopped one": lambda one: one.host.engine.exec_code("same-said", ["true"]),
+        "exec in nobody": lambda one: one.host.engine.exec_code("same-none", ["true"]),
+        "an exec of nobody": lambda one: one.ask("GET", "/exec/same-none/json"),
+        "the start of an exec of nobody": lambda one: one.ask("POST", "/exec/same-none/start", {"Detach": True}),
+        "a new exec": lambda one: one.ask("POST", "/containers/same-sleeps/exec", {"Cmd": ["true"]}),
+    }
+    for told, call_ in calls.items():
+        found += compare(boxes, told, call_)
+    assert not found, "\n".join(found)
+
+
+def test_files(boxes: tuple[Both, Both]) -> None:
+    def stat(one: Both, path: str) -> Any:
+        told = json.loads(base64.b64decode(one.host.engine.file_version("same-sleeps", path)))
+        return {key: told[key] for key in ("name", "size", "mode", "linkTarget")}
+
+    found: list[str] = []
+    for path in ("/data/posts", "data/posts", "/data/empty", "/data/none", "/none/at/all"):
+        found += compare(boxes, f"read {path}", lambda one, path=path: one.host.engine.read_file("same-sleeps", path))
+        found += compare(boxes, f"stat {path}", lambda one, path=path: stat(one, path))
+    found += compare(boxes, "read of nobody", lambda one: one.host.engine.read_file("same-none", "/data/posts"))
+    found += compare(boxes, "stat of nobody", lambda one: one.host.engine.file_version("same-none", "/data/posts"))
+    found += compare(boxes, "read a directory", lambda one: one.host.engine.read_file("same-sleeps", "/data"))
+    assert not found, "\n".join(found)
+
+
+def shape(value: Any) -> Any:
+    """Names and types, of the first item of a list."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+
+
+def added(sim: Any, real: Any, path: str = "") -> list[str]:
+    """What only the simulated one tells, or otherwise than the real one. It may tell less: nobody reads the rest."""
+    if isinstance(sim, dict) and isinstance(real, dict):
+        return [
+            line
+            for key, value in sim.items()
+            for line in (added(value, real[key], f"{path}.{key}") if key in real else [f"{path}.{key} is made up"])
+        ]
+    if isinstance(sim, list) and isinstance(real, list):
+        return added(sim[0], real[0], f"{path}[]") if sim and real else []
+    return [] if sim == real or "NoneType" in (sim, real) else [f"{path}: {sim} on the simulated, {real} on the real"]
+
+
+def test_facts_have_the_same_shape(boxes: tuple[Both, Both]) -> None:
+    """What is about the machine differs in every value: names and types are compared."""
+    found: list[str] = []
+    for path, query in {
+        "/version": {},
+        "/info": {},
+        "/system/df": {"type": "volume"},
+        "/containers/same-sleeps/stats": {"stream": "0", "one-shot": "1"},
+        f"/images/{boxes[0].image}/json": {},
+        "/images/json": {"filters": json.dumps({"reference": [boxes[0].image]})},
+    }.items():
+        (status, sim), (other, real) = (one.ask("GET", path, query=query) for one in boxes)
+        assert (status, other) == (200, 200)
+        found += [f"{path}{line}" for line in added(shape(sim), shape(real))]
+    assert not found, "\n".join(found)
+
+
+def test_programs_are_told_as_events(boxes: tuple[Both, Both]) -> None:
+    told = []
+    for one in boxes:
+        since = time.time()
+        one.host.engine.exec("same-sleeps", ["true"])
+        one.host.engine.exec_code("same-sleeps", ["sh", "-c", "exit 2"])
+        until = f"{time.time() + 0.3:.6f}"
+        request = Request("GET", "/events", {"since": f"{since:.6f}", "until": until}, repeatable=True)
+        with one.host.engine._client.sent(request, Deadline(30, "events")) as (_, response):
+            lines = [json.loads(line) for line in response.read().splitlines()]
+        told.append([_event(one, line) for line in lines if line["Action"].startswith("exec_")])
+    assert told[0] == told[1]
+    assert len(told[0]) == 6

@@ -350,16 +350,18 @@ def usage(engine: Engine) -> Json:
     }
 
 
-def stats(container: Container) -> Json:
+def stats(container: Container, *, alone: bool = False) -> Json:
     """`GET /containers/{id}/stats`: a program that takes a hundredth of a processor and a sixteenth of its memory."""
     now, limit = time.time(), int(container.host_config.get("Memory") or 8 * 2**30)
     spent = int((now - container.started) * 1e7) if container.alive else 0
     before = max(0, spent - 10**7)
     cpu: dict[str, Any] = {"throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0}}
 
+    def own(nanoseconds: int) -> Json:
+        return {"total_usage": nanoseconds, "usage_in_kernelmode": 0, "usage_in_usermode": nanoseconds}
+
     def used(nanoseconds: int, at: float) -> Json:
-        own = {"total_usage": nanoseconds, "usage_in_kernelmode": 0, "usage_in_usermode": nanoseconds}
-        return {**cpu, "cpu_usage": own, "system_cpu_usage": int(at * 4e9), "online_cpus": 4}
+        return {**cpu, "cpu_usage": own(nanoseconds), "system_cpu_usage": int(at * 4e9), "online_cpus": 4}
 
     empty = not container.alive
     return {
@@ -369,7 +371,7 @@ def stats(container: Container) -> Json:
         "num_procs": 0,
         "storage_stats": {},
         "cpu_stats": used(spent, now),
-        "precpu_stats": used(before, now - 1),
+        "precpu_stats": {**cpu, "cpu_usage": own(0)} if alone else used(before, now - 1),
         "memory_stats": {} if empty else {"usage": limit // 16, "limit": limit, "stats": {"cache": 0}},
         "name": f"/{container.name}",
         "id": container.id,
