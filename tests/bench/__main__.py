@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 
 from rich.console import Console
@@ -29,8 +30,10 @@ def show(result: Result) -> None:
     for note in result.notes:
         console.print(note)
     word = "met" if result.met else "short"
+    # Rounded down, so that what is short by a hair does not read as met.
+    ratio = math.floor(result.ratio * 100) / 100 if math.isfinite(result.ratio) else result.ratio
     # Flushed last and bare: scripts read this line.
-    console.print(f"{result.name} ratio={result.ratio:.2f} goal={result.goal:g} {word}", highlight=False)
+    console.print(f"{result.name} ratio={ratio:.2f} goal={result.goal:g} {word}", highlight=False)
 
 
 def main() -> int:
