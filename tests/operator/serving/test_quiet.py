@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import httpx
 import pytest
 from tests.kits.observed import BASE, TOKEN, Observed, observed
+from tests.simhost.faults import Error, Rule
 
 pytestmark = pytest.mark.slow
 
@@ -85,6 +86,46 @@ def test_a_fleet_that_is_not_in_sync_is_counted(seen: Observed) -> None:
     assert versions(seen) != before[0] and calls(seen) - before[1]
     assert all(value > before[2][name] for name, value in counted(seen).items())
     assert seen.total("dotmac_step_duration_seconds_count") > 0
+
+
+PROMISED = {
+    # As controller-runtime and client-go call them.
+    "controller_runtime_active_workers",
+    "controller_runtime_max_concurrent_reconciles",
+    "controller_runtime_reconcile_errors_total",
+    "controller_runtime_reconcile_time_seconds_bucket",
+    "controller_runtime_reconcile_total",
+    "leader_election_master_status",
+    "rest_client_requests_total",
+    "workqueue_adds_total",
+    "workqueue_depth",
+    "workqueue_longest_running_processor_seconds",
+    "workqueue_queue_duration_seconds_bucket",
+    "workqueue_retries_total",
+    "workqueue_unfinished_work_seconds",
+    "workqueue_work_duration_seconds_bucket",
+    # Steps, drift, latency of hosts, breakers: nobody else has them.
+    "dotmac_step_duration_seconds_bucket",
+    "dotmac_drift_repaired_total",
+    "dotmac_host_call_seconds_bucket",
+    "dotmac_host_round_trip_seconds",
+    "dotmac_host_breaker_state",
+    "dotmac_event_stream_up",
+}
+
+
+def test_what_dashboards_ask_for_is_there_under_its_usual_name(seen: Observed) -> None:
+    """After a deploy, a repair and a failure."""
+    host = seen.fleet["sim-0"]
+    web = next(c for c in host.engine.containers.values() if c.name.startswith("dotmac-org0-web-"))
+    seen.fleet.call(lambda: host.engine.kill(web))
+    seen.until("it is repaired", lambda: seen.total("dotmac_drift_repaired_total") == 1)
+    host.rules.add(Rule(Error(500), "POST", "/containers/create"))
+    seen.edit("org-2", env=[{"name": "NEW", "value": "2"}])
+    seen.until("the failure is counted", lambda: seen.total("workqueue_retries_total"))
+    seen.until("it is Ready again", lambda: seen.ready() == INSTANCES, 60)
+    settled(seen)
+    assert PROMISED - {name for name, _ in seen.metrics()} == set()
 
 
 def test_diagnostics_have_a_connection_of_their_own(seen: Observed) -> None:
