@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from tests.kits.dockerhost import DockerHost, docker_host
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTS = ROOT / ".local" / "test-hosts"
 E2E = "tests/e2e/"
+
+# A machine that is busy otherwise must not fail a property: how long an example takes says nothing about it.
+settings.register_profile("dotmac", deadline=None)
+settings.load_profile("dotmac")
 
 
 def pytest_configure() -> None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import yaml
-from jsonschema import Draft7Validator
 from kubernetes import client
 from tests.kits import helmrender, kubectl
 from tests.kits.helmrender import ChartRefused
@@ -277,9 +276,16 @@ def test_the_image_is_of_this_version() -> None:
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 
 
+def draft7() -> Any:
+    """Imported where it is needed: it builds grammars for a second, and every worker collects this file."""
+    from jsonschema import Draft7Validator
+
+    return Draft7Validator
+
+
 def test_every_value_is_documented_twice() -> None:
     """A comment in values.yaml, and a description with a type in the schema."""
-    Draft7Validator.check_schema(SCHEMA)
+    draft7().check_schema(SCHEMA)
     commented = set(comments((CHART / "values.yaml").read_text().splitlines()))
     for path, schema in described(SCHEMA, ()):
         assert schema.get("description"), f"{'.'.join(path)} has no description in values.schema.json"
@@ -307,7 +313,7 @@ def described(schema: Object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str
 
 def test_the_default_values_are_all_in_the_schema() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert list(Draft7Validator(SCHEMA).iter_errors(values)) == []
+    assert list(draft7()(SCHEMA).iter_errors(values)) == []
 
     def keys(part: Any, path: str) -> Iterator[str]:
         for key, value in part.items() if isinstance(part, dict) else ():

@@ -3,15 +3,15 @@
 Small and faithful: what a real engine or API server refuses, these refuse. A test can make any call fail.
 """
 
-import copy
 import hashlib
 import json
+import marshal
 import pickle
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 import pytest
@@ -302,7 +302,7 @@ class FakeEngine:
             self._serial += 1
             id_ = hashlib.sha256(f"{name} {self._serial}".encode()).hexdigest()
             networks = {network: self._address(network) for network in body["NetworkingConfig"]["EndpointsConfig"]}
-            self.containers_[name] = Box(id_, name, copy.deepcopy(dict(body)), networks, int(self.clock()))
+            self.containers_[name] = Box(id_, name, _copy(dict(body)), networks, int(self.clock()))
             image = str(body["Image"])
             self.containers_[name].image_id = image if image.startswith("sha256:") else self._id(image)
             return id_
@@ -667,9 +667,35 @@ class FakePool:
 
 
 @cache
+def _definition(kind: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(k for k in KINDS if k.name == kind).crd()
+    return found["spec"]["versions"][0]["schema"]["openAPIV3Schema"]  # type: ignore[no-any-return]
+
+
+@cache
 def _schema(kind: str) -> Schema:
-    found = next(k for k in KINDS if k.name == kind)
-    return Schema(found.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    return Schema(_definition(kind))
+
+
+@cache
+def _status_schema(kind: str) -> Schema:
+    """What a write to /status is held against: no rule of these kinds compares a status with its spec."""
+    whole = _definition(kind)
+    assert "x-kubernetes-validations" not in whole, "a rule of the whole object may speak of its status"
+    return Schema({"type": "object", "properties": {"status": whole["properties"]["status"]}})
+
+
+@lru_cache(2048)
+def _refusals(kind: str, status: str) -> tuple[str, ...]:
+    """What the API server would refuse or drop in a status, given as JSON. Most tests begin with the same ones."""
+    body = {"status": json.loads(status)}
+    refused = [f"refuse: {cause}" for cause in _status_schema(kind).validate(body, None)]
+    return (*refused, *(f"prune: {path}" for path in _status_schema(kind).prune(body)))
+
+
+def _copy[T](value: T) -> T:
+    """Of an object as it comes from JSON; several times faster than copy.deepcopy."""
+    return marshal.loads(marshal.dumps(value))  # type: ignore[no-any-return]  # noqa: S302
 
 
 @dataclass
@@ -718,15 +744,15 @@ class FakeCluster:
             self.before_write(ref.kind, ref.key)
         body = self._current(ref)
         if exactly and ref.resource_version != body["metadata"].get("resourceVersion", ""):
-            raise Stale(f"{ref.kind} {ref.key} has changed", copy.deepcopy(body))
+            raise Stale(f"{ref.kind} {ref.key} has changed", _copy(body))
         self.writes.append(f"status {ref.kind} {ref.key}")
-        self.statuses.append(copy.deepcopy(status))
+        self.statuses.append(_copy(status))
         if body.get("status") != status:
-            body["status"] = copy.deepcopy(status)
+            body["status"] = _copy(status)
             if self.checked:
                 self._check(body)
             self._bump(body)
-        return copy.deepcopy(body)
+        return _copy(body)
 
     def set_finalizer(self, ref: ObjectRef, present: bool, finalizers: list[str]) -> dict[str, Any] | None:
         body = self._current(ref)
@@ -736,7 +762,7 @@ class FakeCluster:
         if "deletionTimestamp" in body["metadata"] and not body["metadata"]["finalizers"]:
             self.remove(ref.kind, ref.key)
             return None
-        return copy.deepcopy(body)
+        return _copy(body)
 
     def event(self, ref: ObjectRef, type_: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         self.writes.append(f"event {reason}")
@@ -763,11 +789,8 @@ class FakeCluster:
 
     @staticmethod
     def _check(body: dict[str, Any]) -> None:
-        whole = copy.deepcopy(body)
-        refused = [c for c in _schema(body["kind"]).validate(whole, None) if c.field.startswith("status")]
-        assert not refused, f"the API server would refuse this status: {refused}"
-        pruned = [path for path in _schema(body["kind"]).prune(whole) if path.startswith("status")]
-        assert not pruned, f"the API server would prune {pruned}"
+        refused = _refusals(body["kind"], json.dumps(body["status"]))
+        assert not refused, f"the API server would not keep this status as it is: {refused}"
 
 
 @dataclass
@@ -838,7 +861,7 @@ class World:
         )
         self.catalog = CatalogReconciler(self.store, self.cluster, self.clock)
         for body in self.cluster.objects.values():
-            self.store.put(copy.deepcopy(body))
+            self.store.put(_copy(body))
         self.woken.update(self.cluster.objects)
 
     def copy(self) -> "World":
@@ -864,7 +887,7 @@ class World:
         metadata = {"name": name, "uid": f"uid-{name}-{self._serial}", "generation": 1, **meta}
         if scope == "Namespaced":
             metadata["namespace"] = "tenants"
-        body = {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": copy.deepcopy(dict(spec))}
+        body = {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": _copy(dict(spec))}
         _schema(kind).default(body)
         assert _schema(kind).validate(body, None) == []
         self.cluster.objects[(kind, parse(body).key)] = body
@@ -898,7 +921,7 @@ class World:
 
     def _changed(self, body: dict[str, Any]) -> None:
         self.cluster._bump(body)
-        self.store.put(copy.deepcopy(body))
+        self.store.put(_copy(body))
         self.woken.add((body["kind"], parse(body).key))
         if body["kind"] != "Instance":
             self._wake_instances("")

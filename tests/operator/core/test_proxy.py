@@ -56,7 +56,7 @@ def loaded(server: Proxy, routes: list[Route]) -> proxy.Config:
     return again
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tenants())
 def test_every_route_is_read_back_as_it_was_written(made: tuple[Proxy, list[Route]]) -> None:
     server, routes = made
@@ -68,7 +68,7 @@ def test_every_route_is_read_back_as_it_was_written(made: tuple[Proxy, list[Rout
     assert proxy.rebase(config, server) == config
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(tenants(), upstreams)
 def test_a_change_is_idempotent_and_leaves_the_others_alone(made: tuple[Proxy, list[Route]], new: list[str]) -> None:
     server, routes = made

@@ -41,7 +41,7 @@ def test_every_hostile_word_arrives_as_it_was_given():
     assert echoed(HOSTILE) == HOSTILE
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1, max_size=5))
 def test_any_word_arrives_as_it_was_given(words):
     assert echoed(words) == words

@@ -1,6 +1,7 @@
 """Which hosts are believed, what they learn about the user before that, and which keys can be read."""
 
 from dataclasses import replace
+from functools import cache
 
 import paramiko
 import pytest
@@ -120,12 +121,13 @@ def pem(key, form=serialization.PrivateFormat.PKCS8, passphrase=None):
     return key.private_bytes(serialization.Encoding.PEM, form, cover).decode()
 
 
+# Made when a test asks for them: every worker collects this file, and only one of them runs it.
 KEYS = {
-    "ed25519": ed25519.Ed25519PrivateKey.generate(),
-    "rsa": rsa.generate_private_key(65537, 2048),
-    "ecdsa256": ec.generate_private_key(ec.SECP256R1()),
-    "ecdsa384": ec.generate_private_key(ec.SECP384R1()),
-    "ecdsa521": ec.generate_private_key(ec.SECP521R1()),
+    "ed25519": cache(ed25519.Ed25519PrivateKey.generate),
+    "rsa": cache(lambda: rsa.generate_private_key(65537, 2048)),
+    "ecdsa256": cache(lambda: ec.generate_private_key(ec.SECP256R1())),
+    "ecdsa384": cache(lambda: ec.generate_private_key(ec.SECP384R1())),
+    "ecdsa521": cache(lambda: ec.generate_private_key(ec.SECP521R1())),
 }
 
 
@@ -135,7 +137,7 @@ KEYS = {
 def test_every_type_and_form_of_key_is_read(name, form, passphrase):
     if (name, form) == ("ed25519", "TraditionalOpenSSL"):
         form = "PKCS8"  # There is no such form of Ed25519.
-    text = pem(KEYS[name], getattr(serialization.PrivateFormat, form), passphrase)
+    text = pem(KEYS[name](), getattr(serialization.PrivateFormat, form), passphrase)
     # Opening a passphrase is slow on purpose, so the ways in which a paste spoils a key are tried on plain ones.
     for spoiled in [text] if passphrase else [text, text.replace("\n", "\r\n"), "\n  " + text.strip() + "  "]:
         key = load_private_key(SecretStr(spoiled), SecretStr(passphrase) if passphrase else None, "demo/alpha")
@@ -147,29 +149,31 @@ def test_a_passphrase_for_a_plain_key_does_no_harm():
     assert load_private_key(SecretStr(USER_TEXT), SecretStr(PASSPHRASE), "demo/alpha").can_sign()
 
 
-ENCRYPTED = openssh(KEYS["ed25519"], PASSPHRASE.encode())
+def encrypted():
+    return openssh(KEYS["ed25519"](), PASSPHRASE.encode())
 
 
 @pytest.mark.parametrize(
-    ("text", "passphrase", "remedy"),
+    ("key", "passphrase", "remedy"),
     [
-        (ENCRYPTED, None, "add its `passphrase`"),
-        (ENCRYPTED, "", "add its `passphrase`"),
-        (ENCRYPTED, "wrong-wrong", "cannot be opened"),
-        (pem(KEYS["rsa"], passphrase=PASSPHRASE), None, "add its `passphrase`"),
-        (pem(KEYS["rsa"], passphrase=PASSPHRASE), "wrong-wrong", "cannot be opened"),
-        (ED, None, "holds a public key"),
-        ("", None, "not a private key"),
-        ("hunter2hunter2", None, "not a private key"),
-        (USER_TEXT[:150] + "\n-----END OPENSSH PRIVATE KEY-----", None, "damaged"),
-        (pem(dsa.generate_private_key(2048)), None, "neither RSA, ECDSA nor Ed25519"),
+        (encrypted, None, "add its `passphrase`"),
+        (encrypted, "", "add its `passphrase`"),
+        (encrypted, "wrong-wrong", "cannot be opened"),
+        (lambda: pem(KEYS["rsa"](), passphrase=PASSPHRASE), None, "add its `passphrase`"),
+        (lambda: pem(KEYS["rsa"](), passphrase=PASSPHRASE), "wrong-wrong", "cannot be opened"),
+        (lambda: ED, None, "holds a public key"),
+        (lambda: "", None, "not a private key"),
+        (lambda: "hunter2hunter2", None, "not a private key"),
+        (lambda: USER_TEXT[:150] + "\n-----END OPENSSH PRIVATE KEY-----", None, "damaged"),
+        (lambda: pem(dsa.generate_private_key(2048)), None, "neither RSA, ECDSA nor Ed25519"),
     ],
     ids=[
         *("no-passphrase", "empty-passphrase", "wrong-passphrase", "pkcs8-no-passphrase", "pkcs8-wrong-passphrase"),
         *("public", "empty", "text", "cut-off", "dsa"),
     ],
 )
-def test_a_key_that_cannot_be_used_says_what_to_do_and_nothing_secret(text, passphrase, remedy):
+def test_a_key_that_cannot_be_used_says_what_to_do_and_nothing_secret(key, passphrase, remedy):
+    text = key()
     with pytest.raises(AuthenticationFailed, match=remedy) as told:
         load_private_key(SecretStr(text), SecretStr(passphrase) if passphrase is not None else None, "demo/alpha")
     shown = str(told.value) + repr(told.value.__cause__) + str(told.value.__suppress_context__)
