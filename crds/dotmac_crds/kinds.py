@@ -115,6 +115,7 @@ SERVER = Kind(
         Column("Disk", ".status.facts.diskFree", "Free disk space for Docker's data."),
         Column("Docker", ".status.facts.dockerVersion", "Version of the engine."),
         AGE,
+        Column("Proven", ".status.proof.result", "Instances in sync, of all, when somebody last asked.", priority=1),
         MESSAGE,
     ),
 )  # fmt: skip

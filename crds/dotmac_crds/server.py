@@ -15,11 +15,13 @@ from dotmac_crds.base import (
     LocalSecretRef,
     Memory,
     Model,
+    ObjectName,
     ObservedGeneration,
     Port,
     Text,
     Timestamp,
     Word,
+    list_map,
     rule,
     schema,
 )
@@ -33,6 +35,9 @@ HostKey = Annotated[
         r"|(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( [^\x00-\x1f]*)?)$",
     ),
 ]
+PROOF_DETAILS = 20
+"""Instances that a proof tells about one by one."""
+
 _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 Address4 = Annotated[str, Field(max_length=15, pattern=rf"^{_OCTET}(\.{_OCTET}){{3}}$")]
 Pool4 = Annotated[str, Field(max_length=18, pattern=rf"^{_OCTET}(\.{_OCTET}){{3}}/([89]|1[0-9]|2[0-4])$")]
@@ -173,6 +178,38 @@ class Allocated(Model):
     """Memory that may be given to Instances, a quantity."""
 
 
+class ProofDetail(Model):
+    """An Instance that was not found in sync."""
+
+    name: ObjectName
+    """Name of the Instance."""
+    result: Literal["Differs", "NotProven"]
+    """Differs: the host or the Instance's status is not as its spec asks; NotProven: it could not be compared."""
+    reason: Word
+    """Why, in one CamelCase word for programs."""
+    message: Text = ""
+    """Why, for people."""
+
+
+class Proof(Model):
+    """What the host was found to be, when somebody asked to prove all of its Instances."""
+
+    at: Timestamp
+    """When the host was read; all that is said here was compared after that."""
+    result: Word
+    """Instances in sync, of all that live here: "5/5"."""
+    instances: Annotated[int, Field(ge=0, json_schema_extra={"format": "int32"})] = 0
+    """Instances that live here."""
+    in_sync: Annotated[int, Field(ge=0, json_schema_extra={"format": "int32"})] = 0
+    """Those whose containers, networks, volumes, routes and Secrets are as asked, and whose status says so."""
+    differing: Annotated[int, Field(ge=0, json_schema_extra={"format": "int32"})] = 0
+    """Those that differ; each was given to its own reconciliation at once."""
+    not_proven: Annotated[int, Field(ge=0, json_schema_extra={"format": "int32"})] = 0
+    """Those that could not be compared: paused, being deployed, the host is away."""
+    details: Annotated[list[ProofDetail], Field(max_length=PROOF_DETAILS, json_schema_extra=list_map("name"))] = []
+    """The first of those that were not found in sync, what differs first."""
+
+
 class ServerStatus(Model):
     """The Docker host as it was last seen."""
 
@@ -191,4 +228,6 @@ class ServerStatus(Model):
     last_probe_time: Timestamp | None = None
     """When the facts or a condition last changed."""
     last_handled_reconcile_at: Text | None = None
-    """The last value of the reconcile-requested-at annotation that was acted on."""
+    """The last value of the reconcile-requested-at annotation whose answer is in `proof`."""
+    proof: Proof | None = None
+    """The answer to the last reconcile-requested-at annotation."""

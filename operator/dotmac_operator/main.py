@@ -24,6 +24,7 @@ from dotmac_operator.reconcile.catalog import CatalogReconciler
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.instance import InstanceReconciler
 from dotmac_operator.reconcile.ports import ClusterError, Meter
+from dotmac_operator.reconcile.proof import Prover
 from dotmac_operator.reconcile.restores import RestoreReconciler
 from dotmac_operator.reconcile.server import ServerReconciler
 from dotmac_operator.reconcile.store import Store
@@ -174,7 +175,8 @@ def _passes(
     instances = InstanceReconciler(store, cluster, hosts, wake_server, meter=meter, turns=turns)
     backups = BackupReconciler(instances.services, turns, workers.wake)
     restores = RestoreReconciler(instances.services, turns, workers.wake, instances.forget)
-    servers = ServerReconciler(store, cluster, hosts, routing.server_ready, meter=meter)
+    prover = Prover(instances, functools.partial(workers.wake, urgent=True))
+    servers = ServerReconciler(store, cluster, hosts, routing.server_ready, prover, meter=meter)
     catalog = CatalogReconciler(store, cluster)
     return {
         "Instance": instances.reconcile,

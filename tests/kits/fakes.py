@@ -48,6 +48,7 @@ from dotmac_operator.reconcile.catalog import CatalogReconciler
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.instance import InstanceReconciler
 from dotmac_operator.reconcile.ports import Gone, ObjectRef, Outcome, Stale
+from dotmac_operator.reconcile.proof import Prover
 from dotmac_operator.reconcile.restores import RestoreReconciler
 from dotmac_operator.reconcile.server import ServerReconciler
 from dotmac_operator.reconcile.store import Store, parse
@@ -856,8 +857,9 @@ class World:
         services = self.instances.services
         self.backups = BackupReconciler(services, turns, lambda *place: wake(place))
         self.restores = RestoreReconciler(services, turns, lambda *place: wake(place), self.instances.forget)
+        self.prover = Prover(self.instances, lambda *place: wake(place))
         self.servers = ServerReconciler(
-            self.store, self.cluster, self.hosts, self._wake_instances, self.clock, self.counts
+            self.store, self.cluster, self.hosts, self._wake_instances, self.prover, self.clock, self.counts
         )
         self.catalog = CatalogReconciler(self.store, self.cluster, self.clock)
         for body in self.cluster.objects.values():

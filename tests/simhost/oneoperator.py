@@ -16,6 +16,7 @@ from dotmac_operator.hosts.pool import SshHostPool
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.instance import InstanceReconciler
 from dotmac_operator.reconcile.ports import DONE, Outcome
+from dotmac_operator.reconcile.proof import Prover
 from dotmac_operator.reconcile.server import ServerReconciler
 from dotmac_operator.reconcile.store import Store, parse
 
@@ -32,7 +33,8 @@ class OneOperator:
         self._woken = threading.Event()
         self._hosts = Hosts(SshHostPool(), self._wake)
         self._instances = InstanceReconciler(self.store, self.cluster, self._hosts, lambda key: None)
-        self._servers = ServerReconciler(self.store, self.cluster, self._hosts, lambda key: None)
+        prover = Prover(self._instances, lambda kind, key: None)
+        self._servers = ServerReconciler(self.store, self.cluster, self._hosts, lambda key: None, prover)
         host = next(iter(fleet.hosts.values()))
         self._server = f"{NAMESPACE}/{host.name}"
         self.cluster.secrets[f"{NAMESPACE}/{SECRET}"] = {"ssh-privatekey": fleet.private_key}

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dotmac_crds.base import Condition, DriftRecord
-from dotmac_crds.server import Allocated, ServerFacts, ServerSpec, ServerStatus
+from dotmac_crds.server import Allocated, Proof, ServerFacts, ServerSpec, ServerStatus
 from dotmac_operator.core import names, proxy
 from dotmac_operator.core.actions import (
     Action,
@@ -102,6 +102,8 @@ class ServerSituation:
     deleting: str = ""
     offered_key: str | None = None
     reconcile_token: str | None = None
+    proof: Proof | None = None
+    """What was found of the Instances, when the token is a new one."""
 
 
 # Which condition a problem denies; those before it in the chain hold, those after it are unknown.
@@ -139,6 +141,7 @@ def compute(old: ServerStatus, spec: ServerSpec | None, situation: ServerSituati
             "drift": _drift(old, situation),
             "conditions": merge(old.conditions, _conditions(situation), situation.generation, situation.now),
             "last_handled_reconcile_at": situation.reconcile_token or old.last_handled_reconcile_at,
+            "proof": situation.proof or old.proof,
         }
     )
     if new == old:

@@ -21,7 +21,7 @@ from dotmac_crds.instance import (
 )
 from dotmac_crds.lifecycle import RollbackRecord
 from dotmac_operator.core import names, proxy
-from dotmac_operator.core.conditions import TEXT_LIMIT, condition, is_true, merge, rfc3339
+from dotmac_operator.core.conditions import TEXT_LIMIT, condition, find, merge, rfc3339
 from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.desired import containers
 from dotmac_operator.core.gate import APPROVAL, serving_route
@@ -459,9 +459,11 @@ def _certificate(view: View) -> Iterator[Condition]:
 def _last_known(new: InstanceStatus) -> Iterator[Condition]:
     """What was last known of a host that cannot be looked at: the reasons stay, the verdict becomes Unknown."""
     for type_ in ("DatabaseReady", "AppHealthy", "RouteReady", "CertificateReady", "InSync"):
-        known = "was last seen " + ("true" if is_true(new.conditions, type_) else "false")
-        if any(c.type == type_ for c in new.conditions):
-            yield condition(type_, None, "NotObserved", known)
+        last = find(new.conditions, type_)
+        if last is not None and last.reason == "NotObserved":
+            yield last  # what was seen before that is still what was last seen
+        elif last is not None:
+            yield condition(type_, None, "NotObserved", f"was last seen {last.status.lower()}")
 
 
 def _state(view: View, spec: ContainerSpec) -> str:

@@ -27,7 +27,8 @@ class Routing:
         kind, key = resource.ref.kind, resource.key
         self._wake(kind, key, urgent=True)
         if kind == "Server":
-            self._namespace_instances(resource.ref.namespace, resource.ref.name)
+            if not _asks_only(before, resource):
+                self._namespace_instances(resource.ref.namespace, resource.ref.name)
         elif kind == "Release":
             self._referring(lambda spec: spec.release_ref.name == resource.ref.name)
         elif kind == "InstanceClass":
@@ -96,6 +97,18 @@ class Routing:
         for instance in self._store.instances():
             if instance.spec is not None and refers(instance.spec):
                 self._wake("Instance", instance.key)
+
+
+def _asks_only(before: Resource[Any, Any] | None, now: Resource[Any, Any]) -> bool:
+    """Whether a Server's reconcile token is all that has changed: its own pass then looks at every Instance."""
+    if before is None or before.reconcile_token == now.reconcile_token or before.ref.uid != now.ref.uid:
+        return False
+    return _but_token(before) == _but_token(now)
+
+
+def _but_token(resource: Resource[Any, Any]) -> tuple[Any, ...]:
+    annotations = {key: value for key, value in resource.annotations.items() if key != names.RECONCILE_REQUESTED_AT}
+    return resource.generation, resource.deleting, resource.finalizers, resource.labels, annotations
 
 
 def _same_demand(before: Resource[Any, Any] | None, now: Resource[Any, Any]) -> bool:

@@ -112,6 +112,11 @@ class Inventory:
         """The next read goes to the host: somebody has just changed something there, perhaps this very container."""
         self._mark(container)
 
+    def forget(self) -> None:
+        """Nothing that was read so far counts any more, images neither: somebody wants to know how the host is now."""
+        self._images.clear()
+        self._mark("")
+
     def _mark(self, container: str) -> None:
         with self._marking:
             self._dirty += 1
@@ -159,6 +164,11 @@ class Inventory:
                 kept = self._read()
             wanted = self._wanted_images(images)
         return replace(kept.facts, images=wanted)
+
+    def image(self, reference: str) -> ImageFact | None:
+        """An image by its reference or id, None when the host does not have it. Raises HostError."""
+        with self._lock:
+            return self._wanted_images([reference]).get(reference)
 
     def _must_read(self, kept: _Kept) -> bool:
         changed = kept.facts.revision != self._dirty

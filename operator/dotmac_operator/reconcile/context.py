@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from dotmac_crds.base import NameRef
 from dotmac_crds.instance import InstanceSpec
@@ -29,6 +30,12 @@ class NotYet(Exception):
         super().__init__(message)
         self.reason = reason
         self.stalled = stalled
+
+
+class Secrets(Protocol):
+    """Where the content of Secrets comes from: `ports.Cluster`, or what was just read of it."""
+
+    def secret(self, namespace: str, name: str) -> Mapping[str, SecretStr] | None: ...
 
 
 @dataclass(frozen=True)
@@ -95,12 +102,14 @@ class Contexts:
             made = made.model_copy(update={"release_ref": NameRef(name=current)})
         return self.load(instance, made, now)
 
-    def load(self, instance: Instance, spec: InstanceSpec, now: float) -> Context:
-        """Everything that the pure core needs. `now` in Unix seconds decides whether a trial is over.
+    def load(self, instance: Instance, spec: InstanceSpec, now: float, secrets: Secrets | None = None) -> Context:
+        """Everything that the pure core needs. `now` in Unix seconds decides whether a trial is over; `secrets` is the
+        API itself when None.
 
         Raises:
             NotYet, SpecError
         """
+        secrets = secrets or self._cluster
         name = server_name(instance) or ""
         server = self._store.server(f"{instance.ref.namespace}/{name}")
         if server is None or server.spec is None:
@@ -114,8 +123,8 @@ class Contexts:
             spec = _bare(spec)
         namespace = instance.ref.namespace
         tenant = Tenant(self._store.uid_on_host(instance), namespace, instance.ref.name, instance.generation)
-        credentials = self._cluster.secret(namespace, tenant.credentials)
-        referenced = {name: self._cluster.secret(namespace, name) for name in desired.referenced_secrets(spec)}
+        credentials = secrets.secret(namespace, tenant.credentials)
+        referenced = {name: secrets.secret(namespace, name) for name in desired.referenced_secrets(spec)}
         present = {name: values for name, values in referenced.items() if values is not None}
         inputs = Inputs(
             tenant=tenant,
@@ -151,6 +160,15 @@ class Contexts:
             return desired.build(replace(inputs, release_name=current, release=found.spec))
         except SpecError:
             return None
+
+    @staticmethod
+    def secrets_of(instance: Instance) -> set[tuple[str, str]]:
+        """(namespace, name) of every Secret that `load` may ask for."""
+        if instance.spec is None:
+            return set()
+        tenant = Tenant(instance.ref.uid, instance.ref.namespace, instance.ref.name)
+        named = desired.referenced_secrets(instance.spec) | {tenant.credentials}
+        return {(tenant.namespace, name) for name in named}
 
     def server_view(self, server: Server) -> ServerView:
         assert server.spec is not None  # noqa: S101 - load has looked

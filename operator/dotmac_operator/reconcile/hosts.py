@@ -9,7 +9,7 @@ from dotmac_operator.core.secret import SecretStr
 from dotmac_operator.core.server import HostProblem
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostAddress, HostPool
-from dotmac_operator.reconcile.ports import Cluster
+from dotmac_operator.reconcile.context import Secrets
 from dotmac_operator.reconcile.routing import Routing
 from dotmac_operator.reconcile.store import Server
 
@@ -72,10 +72,10 @@ class Hosts:
         self._pool.close()
 
 
-def host_address(cluster: Cluster, server: Server, spec: ServerSpec) -> HostAddress | HostProblem:
+def host_address(secrets: Secrets, server: Server, spec: ServerSpec) -> HostAddress | HostProblem:
     """How to reach a Server's host, with the key from its Secret; or what is missing. Raises ClusterError."""
     name = spec.credentials_ref.name
-    content: Mapping[str, SecretStr] | None = cluster.secret(server.ref.namespace, name)
+    content: Mapping[str, SecretStr] | None = secrets.secret(server.ref.namespace, name)
     if content is None:
         return HostProblem("SecretMissing", f"spec.credentialsRef: Secret {name} does not exist: create it", True)
     key = content.get("ssh-privatekey")

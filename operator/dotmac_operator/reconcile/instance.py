@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable
 
 from dotmac_crds.instance import InstanceSpec
+from dotmac_operator.core.proof import Finding, not_proven
 from dotmac_operator.core.status import Problem, Situation, compute
-from dotmac_operator.reconcile.context import Contexts, NotYet
+from dotmac_operator.reconcile.comparison import Comparison, Reading
+from dotmac_operator.reconcile.context import Contexts, NotYet, Secrets
 from dotmac_operator.reconcile.departure import Departure
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.kept import Kept
@@ -57,6 +59,21 @@ class InstanceReconciler:
                 if kept := self._kept.get(instance.ref.uid):
                     kept.drift = {}  # found by what was asked before; what was recorded of it is read again
                 return AGAIN
+
+    def compare(self, key: str, reading: Reading, secrets: Secrets) -> Finding | None:
+        """What a pass would find now, of the host and the Secrets as they were read; None while a pass runs.
+
+        Raises:
+            HostError, ClusterError
+        """
+        with self._turns.take(key) as mine:
+            instance = self._services.store.instance(key)
+            if not mine:
+                return None
+            if instance is None:
+                return not_proven(key.rpartition("/")[2], "Deleting", "it is gone")
+            kept = self._kept.setdefault(instance.ref.uid, Kept())
+            return Comparison(self._services, instance, kept).finding(reading, secrets)
 
     @property
     def services(self) -> Services:

@@ -1,18 +1,21 @@
 """What one pass over an Instance has at hand: its object, the actions on its host, and the ways to tell."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
 
-from dotmac_crds.instance import BackupRecord, FailureRecord
+from dotmac_crds.instance import BackupRecord, FailureRecord, InstanceStatus
 from dotmac_crds.lifecycle import RollbackRecord
 from dotmac_operator.core import actions as do
 from dotmac_operator.core import desired, drift
 from dotmac_operator.core.conditions import MESSAGE_LIMIT
 from dotmac_operator.core.errors import SpecError
+from dotmac_operator.core.facts import HostFacts
 from dotmac_operator.core.plan import Plan
 from dotmac_operator.core.status import Problem, Situation
 from dotmac_operator.core.steps.base import Verdict
-from dotmac_operator.core.view import View
+from dotmac_operator.core.view import ServerView, View
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import Progress
 from dotmac_operator.reconcile.context import Context
@@ -23,6 +26,21 @@ from dotmac_operator.reconcile.services import Services
 from dotmac_operator.reconcile.store import Instance, server_name
 
 log = logging.getLogger(__name__)
+
+
+class Facts(Protocol):
+    """A host as it is, or as it was when it was read: `Inventory`, `proof.Reading`."""
+
+    def facts(self, images: Iterable[str] = ()) -> HostFacts: ...
+
+
+def facts_of(host: Facts, images: Sequence[str], record: InstanceStatus) -> HostFacts:
+    """The host, with the images that are desired and those that run although their references have moved on."""
+    facts = host.facts(images)
+    running = {pin.reference: pin.id for pin in record.images or () if pin.reference in images}
+    ids = {name: facts.images[name].id if name in facts.images else "" for name in running}
+    moved = [pin for name, pin in running.items() if pin != ids[name]]
+    return host.facts((*images, *moved)) if moved else facts
 
 
 class Pass:
@@ -40,6 +58,23 @@ class Pass:
     @property
     def server_key(self) -> str:
         return f"{self.instance.ref.namespace}/{server_name(self.instance)}"
+
+    def view(self, context: Context, server: ServerView, facts: HostFacts, record: InstanceStatus, now: float) -> View:
+        """What there is to look at, with what this process remembers. `now` in Unix seconds."""
+        view = View(
+            desired=context.desired,
+            facts=facts,
+            record=record,
+            server=server,
+            now=now,
+            policy=context.policy,
+            credential_keys=None if context.credentials is None else frozenset(context.credentials),
+            neighbours=self.services.contexts.neighbours(self.instance, context.server),
+            before=context.before,
+            token=self.instance.reconcile_token or "",
+            job=self.services.working_job(self.key),
+        )
+        return replace(view, memory=self.kept.observe(view))
 
     def execute(
         self,
@@ -93,6 +128,20 @@ class Pass:
         except SpecError:
             return ""
 
+    def situation(self, view: View | None, plan: Plan | None) -> Situation:
+        """What a look has shown, when nothing else is to be told."""
+        return Situation(
+            generation=self.instance.generation,
+            now=self.services.clock(),
+            server=server_name(self.instance),
+            url=self.url(),
+            view=view,
+            plan=plan,
+            repairing=self.kept.drift,
+            quota=self.services.quota(self.instance),
+            reconcile_token=self.instance.reconcile_token,
+        )
+
     def report(
         self,
         *,
@@ -105,22 +154,14 @@ class Pass:
         failure: FailureRecord | None = None,
         rollback: RollbackRecord | None = None,
     ) -> Outcome:
-        situation = Situation(
-            generation=self.instance.generation,
-            now=self.services.clock(),
-            server=server_name(self.instance),
-            url=self.url(),
-            view=view,
-            plan=plan,
+        situation = replace(
+            self.situation(view, plan),
             problem=problem,
             drift=drift,
-            repairing=self.kept.drift,
             progress=progress,
             backup=backup,
             failure=failure,
             rollback=rollback,
-            quota=self.services.quota(self.instance),
-            reconcile_token=self.instance.reconcile_token,
         )
         outcome = self.services.report(self.instance, situation)
         if drift:

@@ -3,17 +3,15 @@
 import contextlib
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 from dotmac_crds.base import Condition
-from dotmac_crds.instance import BackupRecord, FailureRecord, InstanceStatus
+from dotmac_crds.instance import BackupRecord, FailureRecord
 from dotmac_operator.core import actions as do
 from dotmac_operator.core import names
 from dotmac_operator.core.conditions import MESSAGE_LIMIT, find, is_true, rfc3339
 from dotmac_operator.core.container import RemoteCheck
 from dotmac_operator.core.errors import SpecError
-from dotmac_operator.core.facts import HostFacts
 from dotmac_operator.core.gate import Hold
 from dotmac_operator.core.plan import Plan, plan
 from dotmac_operator.core.status import IMAGE_MOVED, Problem
@@ -25,7 +23,7 @@ from dotmac_operator.logs import about
 from dotmac_operator.reconcile.context import Context, NotYet
 from dotmac_operator.reconcile.execute import BackupUnreadable
 from dotmac_operator.reconcile.kept import Kept
-from dotmac_operator.reconcile.onepass import Pass
+from dotmac_operator.reconcile.onepass import Pass, facts_of
 from dotmac_operator.reconcile.ports import AGAIN, DONE, Gone, Outcome, Stale
 from dotmac_operator.reconcile.rollback import Rollback
 from dotmac_operator.reconcile.services import LOOK_AGAIN, Services
@@ -39,15 +37,6 @@ PROGRESS_EVERY = 5.0
 """Seconds between two writes of the progress of one action, such as a pull."""
 RECHECK = 3600.0
 """Seconds after which a container that the operator checks itself is asked again, with the next pass."""
-
-
-def _facts(inventory: Inventory, context: Context, record: InstanceStatus) -> HostFacts:
-    """The host, with the images that are desired and those that run although their references have moved on."""
-    facts = inventory.facts(context.desired.images)
-    running = {pin.reference: pin.id for pin in record.images or () if pin.reference in context.desired.images}
-    ids = {name: facts.images[name].id if name in facts.images else "" for name in running}
-    moved = [pin for name, pin in running.items() if pin != ids[name]]
-    return inventory.facts((*context.desired.images, *moved)) if moved else facts
 
 
 class NotConnectedYet(Exception):
@@ -158,20 +147,8 @@ class Rollout(Pass):
         record = self.instance.status
         if self.asked_anew:
             record = record.model_copy(update={"failure": None})
-        view = View(
-            desired=context.desired,
-            facts=_facts(inventory, context, record),
-            record=record,
-            server=server,
-            now=now,
-            policy=context.policy,
-            credential_keys=None if context.credentials is None else frozenset(context.credentials),
-            neighbours=services.contexts.neighbours(self.instance, context.server),
-            before=context.before,
-            token=self.instance.reconcile_token or "",
-            job=services.working_job(self.key),
-        )
-        return replace(view, memory=self.kept.observe(view)), context, inventory
+        facts = facts_of(inventory, context.desired.images, record)
+        return self.view(context, server, facts, record, now), context, inventory
 
     def _server_was_ready(self) -> bool:
         server = self.services.store.server(self.server_key)

@@ -9,18 +9,26 @@ from dotmac_crds.server import ServerSpec
 from dotmac_operator.core import drift, names, proxy
 from dotmac_operator.core.actions import LoadProxy
 from dotmac_operator.core.conditions import find, is_true
+from dotmac_operator.core.proof import Finding, summary
 from dotmac_operator.core.server import HostProblem, ServerSituation, compute, plan_proxy
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostAddress, HostError
-from dotmac_operator.reconcile.context import Contexts
+from dotmac_operator.reconcile.comparison import Reading
+from dotmac_operator.reconcile.context import Contexts, Secrets
 from dotmac_operator.reconcile.execute import Executor, Results, Site
 from dotmac_operator.reconcile.hosts import Hosts, host_address
 from dotmac_operator.reconcile.ports import DONE, GONE, Cluster, Gone, Meter, Outcome, Unmetered
+from dotmac_operator.reconcile.proof import Prover
 from dotmac_operator.reconcile.store import Server, Store
 
 log = logging.getLogger(__name__)
 
 ROUNDS = 10
+
+
+def _is_new(token: str | None, server: Server) -> bool:
+    """Whether somebody waits for the answer to this token: a proof of all Instances."""
+    return token not in (None, server.status.last_handled_reconcile_at)
 
 
 class ServerReconciler:
@@ -32,6 +40,7 @@ class ServerReconciler:
         cluster: Cluster,
         hosts: Hosts,
         wake_instances: Callable[[str], None],
+        prover: Prover,
         clock: Callable[[], float] = time.time,
         meter: Meter | None = None,
     ) -> None:
@@ -40,6 +49,7 @@ class ServerReconciler:
         self._cluster = cluster
         self._hosts = hosts
         self._wake_instances = wake_instances
+        self._prover = prover
         self._clock = clock
         self._meter = meter or Unmetered()
         self._contexts = Contexts(store, cluster)
@@ -68,11 +78,12 @@ class ServerReconciler:
                 self._store.put(body)
         if server.paused:
             return self._report(server, replace(situation, paused=True))
-        address = host_address(self._cluster, server, server.spec)
+        secrets = self._prover.read_secrets(server) if _is_new(server.reconcile_token, server) else self._cluster
+        address = host_address(secrets, server, server.spec)
         if isinstance(address, HostProblem):
             self._report(server, replace(situation, problem=address))
             return Outcome(after=30.0)
-        return self._observe(server, server.spec, address, situation)
+        return self._observe(server, server.spec, address, situation, secrets)
 
     def _situation(self, server: Server) -> ServerSituation:
         here = self._store.instances_on(server.ref.namespace, server.ref.name)
@@ -84,20 +95,30 @@ class ServerReconciler:
             reconcile_token=server.reconcile_token,
         )
 
-    def _observe(self, server: Server, spec: ServerSpec, address: HostAddress, situation: ServerSituation) -> Outcome:
+    def _observe(
+        self, server: Server, spec: ServerSpec, address: HostAddress, situation: ServerSituation, secrets: Secrets
+    ) -> Outcome:
         known = self._hosts.inventory(server.key)
         inventory = self._hosts.attach(address)
+        findings: tuple[Finding, ...] = ()
         try:
             inventory.host.probe()
             offered = inventory.host.offered_host_key
             info = inventory.host.engine.info()
             situation = replace(situation, info=info, disk=inventory.host.disk(info.data_root), offered_key=offered)
             inventory.start()
+            asked = _is_new(server.reconcile_token, server)
+            if asked:
+                inventory.forget()
             situation = self._keep_proxy(server, spec, inventory, situation)
+            if asked and situation.proxy_ready:
+                findings = self._prover.prove(server, Reading(inventory), secrets)
+                situation = replace(situation, proof=summary(findings, situation.now))
         except HostError as error:
             log.warning("Server %s: %s", server.key, error)
             situation = replace(situation, problem=HostProblem(error.reason, str(error), error.retryable))
         self._report(server, situation)
+        self._prover.repair(server, findings)
         if situation.problem is None and inventory is not known:
             self._wake_instances(server.key)  # they wait for the connection
         if situation.problem is not None:
@@ -184,6 +205,9 @@ class ServerReconciler:
     def _report(self, server: Server, situation: ServerSituation) -> Outcome:
         found = self._store.server(server.key)
         current = found if found is not None and found.ref.uid == server.ref.uid else server
+        if situation.proof is None and _is_new(situation.reconcile_token, current):
+            refused = self._prover.refuse(server, *self._why(situation))
+            situation = replace(situation, proof=summary(refused, situation.now))
         status = compute(current.status, server.spec, situation)
         if status == current.status:
             return DONE
@@ -200,4 +224,8 @@ class ServerReconciler:
     def _why(situation: ServerSituation) -> tuple[str, str]:
         if situation.problem is not None:
             return situation.problem.reason, situation.problem.message
+        if situation.paused:
+            return "Paused", f"annotation {names.PAUSED} of its Server is set: the host is not looked at"
+        if situation.deleting:
+            return "Deleting", situation.deleting
         return "NotReady", situation.proxy_message or "the host cannot be used"

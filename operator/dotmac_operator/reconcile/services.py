@@ -45,15 +45,18 @@ class Services:
         """Writes the status when it differs from the last known one."""
         found = self.store.instance(instance.key)
         current = found if found is not None and found.ref.uid == instance.ref.uid else instance
-        situation = replace(situation, backups=self._backups(current))
         try:
-            self.write(current, compute(current.status, situation))
+            self.write(current, self.status(current, situation))
         except Stale:
             now = self.store.instance(instance.key)
             if now is None or now.status != current.status or relevant(current, now):
                 raise
-            self.write(now, compute(now.status, situation))
+            self.write(now, self.status(now, situation))
         return DONE
+
+    def status(self, instance: Instance, situation: Situation) -> InstanceStatus:
+        """What is to be told of an Instance; equal to its status when there is nothing new."""
+        return compute(instance.status, replace(situation, backups=self._backups(instance)))
 
     def _backups(self, instance: Instance) -> tuple[BackupStatus, ...]:
         """Those of this tenant: the name may have been another one's before."""

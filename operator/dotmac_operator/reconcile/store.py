@@ -24,6 +24,9 @@ _UID = re.compile(r"[A-Za-z0-9-]{1,63}")
 GONE_KEPT = 10_000
 """Uids of deleted objects that are remembered. An answer to a write is late by seconds, not by so many deletions."""
 
+TOKEN_LIMIT = 1024
+"""Characters of `status.lastHandledReconcileAt`."""
+
 _OF_DEPARTURES = ("orgCode", "deletion")
 _MODELS = {kind.name: (kind.spec, kind.status) for kind in KINDS}
 
@@ -60,7 +63,8 @@ class Resource[SpecT: Model, StatusT: Model]:
 
     @property
     def reconcile_token(self) -> str | None:
-        return self.annotations.get(names.RECONCILE_REQUESTED_AT)
+        """As much of it as a status can repeat."""
+        return self.annotations.get(names.RECONCILE_REQUESTED_AT, "")[:TOKEN_LIMIT] or None
 
     @property
     def held(self) -> bool:

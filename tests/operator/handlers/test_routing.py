@@ -65,6 +65,15 @@ def test_changes_of_objects(world: World, wakes: Wakes) -> None:
     assert wakes.taken() == {ACME, HOST}
     routing.changed(get["Server"]("tenants/host-1"))
     assert wakes.taken() == {HOST, ACME, BETA}
+    host = get["Server"]("tenants/host-1")
+    asked = replace(host, annotations={**host.annotations, names.RECONCILE_REQUESTED_AT: "now"})
+    routing.changed(asked, host)
+    assert wakes.taken() == {HOST}, "its own pass looks at all of its Instances"
+    routing.changed(replace(asked, annotations={**asked.annotations, names.PAUSED: "true"}), asked)
+    assert wakes.taken() == {HOST, ACME, BETA}
+    both = {names.RECONCILE_REQUESTED_AT: "later", names.PAUSED: "true"}
+    routing.changed(replace(host, annotations=both), asked)
+    assert wakes.taken() == {HOST, ACME, BETA}
     routing.changed(get["Release"]("erp-9"))
     assert wakes.taken() == {("Release", "erp-9"), BETA}
     starter: Any = world.store.instance_class("starter")
