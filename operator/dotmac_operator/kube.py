@@ -17,10 +17,11 @@ from urllib3.exceptions import HTTPError
 
 from dotmac_crds.base import API_VERSION, FINALIZER, GROUP, VERSION
 from dotmac_crds.kinds import KINDS
-from dotmac_operator.core import names
+from dotmac_operator.core import tenancy
 from dotmac_operator.core.secret import SecretStr
+from dotmac_operator.core.tenancy import Owner, Secret
 from dotmac_operator.hosts.port import NotLeading
-from dotmac_operator.reconcile.ports import Body, ClusterError, Gone, ObjectRef, Stale
+from dotmac_operator.reconcile.ports import Body, ClusterError, CredentialsTaken, Gone, ObjectRef, Stale
 
 log = logging.getLogger(__name__)
 
@@ -137,65 +138,55 @@ class KubeCluster:
         return total
 
     @_typed
-    def secret(self, namespace: str, name: str) -> Mapping[str, SecretStr] | None:
-        options: dict[str, Any] = {"_request_timeout": TIMEOUT, "_preload_content": False}  # no models: twice as fast
-        try:
-            found: Any = self._core.read_namespaced_secret(name, namespace, **options)
-        except ApiException as error:
-            if error.status == 404:
-                return None
-            raise
-        return _decode(json.loads(found.data).get("data") or {})
+    def secret(self, namespace: str, name: str) -> Secret | None:
+        found = self._read_secret(namespace, name)
+        return None if found is None else _secret(name, found)
 
     @_typed
-    def write_credentials(self, owner: ObjectRef, name: str, values: Mapping[str, SecretStr]) -> None:
+    def write_credentials(self, owner: ObjectRef, name: str, org_code: str, values: Mapping[str, SecretStr]) -> None:
         encoded = {key: base64.b64encode(value.reveal().encode()).decode() for key, value in values.items()}
-        labels = {names.MANAGED_BY: names.OPERATOR, names.INSTANCE: owner.name}
-        owned = _owner_reference(owner)
         self._before_write()
-        try:
-            found = self._core.read_namespaced_secret(name, owner.namespace, _request_timeout=TIMEOUT)
-        except ApiException as error:
-            if error.status != 404:
-                raise
+        found = self._read_secret(owner.namespace, name)
+        if found is None:
+            labels = tenancy.labels(org_code, owner.name)
+            owned = _owner_reference(owner)
             meta = client.V1ObjectMeta(name=name, namespace=owner.namespace, labels=labels, owner_references=[owned])
             body = client.V1Secret(metadata=meta, type="Opaque", data=encoded)
             self._core.create_namespaced_secret(
                 owner.namespace, body, field_manager=FIELD_MANAGER, _request_timeout=TIMEOUT
             )
             return
-        missing = {key: value for key, value in encoded.items() if key not in (found.data or {})}
-        # With the version that was read: a key that somebody adds meanwhile is not overwritten.
-        version = found.metadata.resource_version if found.metadata else None
-        changed = {"resourceVersion": version, "labels": labels, "ownerReferences": [_plain(owned)]}
-        self._patch_secret(owner.namespace, name, {"metadata": changed, "data": missing})
+        claim = _claim(found, owner, org_code)
+        missing = {key: value for key, value in encoded.items() if key not in (found.get("data") or {})}
+        self._patch_secret(owner.namespace, name, {"metadata": claim, "data": missing})
 
     @_typed
     def release_credentials(self, owner: ObjectRef, name: str) -> None:
-        owners = self._owners(owner, name)
-        kept = [reference for reference in owners or [] if reference["uid"] != owner.uid]
-        if owners and kept != owners:
+        found = self._read_secret(owner.namespace, name)
+        owners = (found or {}).get("metadata", {}).get("ownerReferences") or []
+        kept = [reference for reference in owners if reference["uid"] != owner.uid]
+        if kept != owners:
             self._before_write()
             self._patch_secret(owner.namespace, name, {"metadata": {"ownerReferences": kept or None}})
 
     @_typed
-    def claim_credentials(self, owner: ObjectRef, name: str) -> None:
-        owners = self._owners(owner, name)
-        if owners == []:
+    def claim_credentials(self, owner: ObjectRef, name: str, org_code: str) -> None:
+        found = self._read_secret(owner.namespace, name)
+        if found is not None:
+            claim = _claim(found, owner, org_code)
             self._before_write()
-            claimed = [_plain(_owner_reference(owner))]
-            self._patch_secret(owner.namespace, name, {"metadata": {"ownerReferences": claimed}})
+            self._patch_secret(owner.namespace, name, {"metadata": claim})
 
-    def _owners(self, owner: ObjectRef, name: str) -> list[Body] | None:
-        """Owner references of the Secret; None when it does not exist."""
+    def _read_secret(self, namespace: str, name: str) -> Body | None:
+        options: dict[str, Any] = {"_request_timeout": TIMEOUT, "_preload_content": False}  # no models: twice as fast
         try:
-            found = self._core.read_namespaced_secret(name, owner.namespace, _request_timeout=TIMEOUT)
+            answer: Any = self._core.read_namespaced_secret(name, namespace, **options)
         except ApiException as error:
             if error.status == 404:
                 return None
             raise
-        references = (found.metadata.owner_references if found.metadata else None) or []
-        return [_plain(reference) for reference in references]
+        found: Body = json.loads(answer.data)
+        return found
 
     def _patch_secret(self, namespace: str, name: str, body: Body) -> None:
         self._core.patch_namespaced_secret(
@@ -292,6 +283,42 @@ class KubeCluster:
         return made
 
 
+def _secret(name: str, body: Body) -> Secret:
+    meta = body.get("metadata") or {}
+    references = meta.get("ownerReferences") or []
+    owners = tuple(Owner(found["name"], found["uid"]) for found in references if _is_instance(found))
+    return Secret(
+        name=name,
+        values=_decode(body.get("data") or {}),
+        type=body.get("type") or "Opaque",
+        labels=meta.get("labels") or {},
+        owners=owners,
+        kept_by_others=len(owners) < len(references),
+    )
+
+
+def _is_instance(reference: Body) -> bool:
+    return bool(reference["kind"] == "Instance" and reference["apiVersion"].partition("/")[0] == GROUP)
+
+
+def _claim(found: Body, owner: ObjectRef, org_code: str) -> Body:
+    """The metadata of a Secret that says whose it is.
+
+    With the version that was read: a key that somebody adds meanwhile is not overwritten.
+
+    Raises:
+        CredentialsTaken: it says that it is another one's.
+    """
+    meta = found["metadata"]
+    claimant = tenancy.Claimant(owner.name, owner.uid, org_code)
+    if why := tenancy.taken(_secret(meta["name"], found), claimant, tenancy.Claims()):
+        raise CredentialsTaken(f"Secret {meta['name']} is not that of {owner.kind} {owner.key}: {why}")
+    others = [reference for reference in meta.get("ownerReferences") or [] if not _is_instance(reference)]
+    owned = _plain(_owner_reference(owner, controller=not any(reference.get("controller") for reference in others)))
+    labels = tenancy.labels(org_code, owner.name)
+    return {"resourceVersion": meta.get("resourceVersion"), "labels": labels, "ownerReferences": [*others, owned]}
+
+
 def _decode(data: Mapping[str, str | bytes]) -> dict[str, SecretStr]:
     made = {}
     for key, value in data.items():
@@ -302,13 +329,13 @@ def _decode(data: Mapping[str, str | bytes]) -> dict[str, SecretStr]:
     return made
 
 
-def _owner_reference(owner: ObjectRef) -> client.V1OwnerReference:
+def _owner_reference(owner: ObjectRef, controller: bool = True) -> client.V1OwnerReference:
     return client.V1OwnerReference(
         api_version=API_VERSION,
         kind=owner.kind,
         name=owner.name,
         uid=owner.uid,
-        controller=True,
+        controller=controller,
         block_owner_deletion=False,
     )
 

@@ -20,7 +20,7 @@ from tests.kits.tenant import INSTANCE, RELEASE, SERVER
 from dotmac_crds.base import API_VERSION, FINALIZER
 from dotmac_crds.kinds import KINDS
 from dotmac_local.schema import Schema
-from dotmac_operator.core import archive, connections, database, names, pages, proxy
+from dotmac_operator.core import archive, connections, database, names, pages, proxy, tenancy
 from dotmac_operator.core.facts import (
     ContainerFact,
     DiskFact,
@@ -707,6 +707,10 @@ class FakeCluster:
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
     owners: dict[str, str] = field(default_factory=dict)
     """Secret -> uid of its owner; the garbage collector takes it with that."""
+    labels: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Secret -> its labels."""
+    types: dict[str, str] = field(default_factory=dict)
+    """Secret -> its type, where it is not Opaque."""
     events: list[tuple[str, str, str, str]] = field(default_factory=list)
     """(kind/key, type, reason, message)."""
     writes: list[str] = field(default_factory=list)
@@ -719,26 +723,50 @@ class FakeCluster:
     def get(self, kind: str, key: str) -> dict[str, Any]:
         return self.objects[(kind, key)]
 
-    def secret(self, namespace: str, name: str) -> Mapping[str, SecretStr] | None:
-        found = self.secrets.get(f"{namespace}/{name}")
-        return None if found is None else {key: SecretStr(value) for key, value in found.items()}
+    def secret(self, namespace: str, name: str) -> tenancy.Secret | None:
+        place = f"{namespace}/{name}"
+        if place not in self.secrets:
+            return None
+        uid = self.owners.get(place, "")
+        return tenancy.Secret(
+            name=name,
+            values={key: SecretStr(value) for key, value in self.secrets[place].items()},
+            type=self.types.get(place, "Opaque"),
+            labels=dict(self.labels.get(place, {})),
+            owners=(tenancy.Owner(self._named(uid), uid),) if uid else (),
+        )
 
-    def write_credentials(self, owner: ObjectRef, name: str, values: Mapping[str, SecretStr]) -> None:
+    def _named(self, uid: str) -> str:
+        """The object with this uid, or the one that had it."""
+        found = (body["metadata"] for (kind, _), body in self.objects.items() if kind == "Instance")
+        return next((str(meta["name"]) for meta in found if meta["uid"] == uid), "gone")
+
+    def write_credentials(self, owner: ObjectRef, name: str, org_code: str, values: Mapping[str, SecretStr]) -> None:
         self.writes.append(f"secret {name}")
-        kept = self.secrets.setdefault(f"{owner.namespace}/{name}", {})
+        place = f"{owner.namespace}/{name}"
+        kept = self.secrets.setdefault(place, {})
         for key, value in values.items():
             kept.setdefault(key, value.reveal())
-        self.owners[f"{owner.namespace}/{name}"] = owner.uid
+        self._claim(owner, place, org_code)
+
+    def _claim(self, owner: ObjectRef, place: str, org_code: str) -> None:
+        self.owners[place] = owner.uid
+        self.labels[place] = tenancy.labels(org_code, owner.name)
 
     def release_credentials(self, owner: ObjectRef, name: str) -> None:
         if self.owners.pop(f"{owner.namespace}/{name}", None):
             self.writes.append(f"release {name}")
 
-    def claim_credentials(self, owner: ObjectRef, name: str) -> None:
+    def claim_credentials(self, owner: ObjectRef, name: str, org_code: str) -> None:
         place = f"{owner.namespace}/{name}"
-        if place in self.secrets and place not in self.owners:
-            self.owners[place] = owner.uid
+        if place in self.secrets:
+            self._claim(owner, place, org_code)
             self.writes.append(f"claim {name}")
+
+    def plant(self, name: str, values: Mapping[str, str], org_code: str = "ACME") -> None:
+        """A Secret with credentials that somebody has put there for an organisation."""
+        self.secrets[f"tenants/{name}"] = dict(values)
+        self.labels[f"tenants/{name}"] = {names.ORG: org_code}
 
     def apply_status(self, ref: ObjectRef, status: dict[str, Any], exactly: bool = False) -> dict[str, Any]:
         if self.before_write is not None:
@@ -774,6 +802,7 @@ class FakeCluster:
         for name in [name for name, owner in self.owners.items() if owner == uid]:
             del self.owners[name]
             del self.secrets[name]
+            self.labels.pop(name, None)
 
     def reasons(self) -> list[str]:
         return [reason for _, _, reason, _ in self.events]

@@ -27,7 +27,7 @@ def refuse() -> None:
     [
         lambda cluster: cluster.apply_status(REF, {}),
         lambda cluster: cluster.set_finalizer(REF, True, []),
-        lambda cluster: cluster.write_credentials(REF, "acme-credentials", {}),
+        lambda cluster: cluster.write_credentials(REF, "acme-credentials", "ACME", {}),
     ],
 )
 def test_who_does_not_lead_writes_nothing(write: Any) -> None:

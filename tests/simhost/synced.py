@@ -25,7 +25,7 @@ from dotmac_crds.instance import InstanceSpec, InstanceStatus, OneShotRecord, Qu
 from dotmac_crds.instanceclass import InstanceClassSpec
 from dotmac_crds.release import ReleaseSpec
 from dotmac_crds.server import ServerSpec
-from dotmac_operator.core import desired, names, proxy
+from dotmac_operator.core import desired, names, proxy, tenancy
 from dotmac_operator.core.conditions import rfc3339
 from dotmac_operator.core.desired import Desired, Inputs, Tenant
 from dotmac_operator.core.facts import HostFacts
@@ -158,7 +158,7 @@ class SyncedFleet:
 
     async def _credentials(self, name: str, uid: str, values: dict[str, str]) -> None:
         owner = {"apiVersion": API_VERSION, "kind": "Instance", "name": name, "uid": uid, "controller": True}
-        labels = {names.MANAGED_BY: names.OPERATOR, names.INSTANCE: name}
+        labels = tenancy.labels(name, name)  # its orgCode is its name
         meta = {"name": f"{name}-credentials", "labels": labels, "ownerReferences": [owner]}
         data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
         body = {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "type": "Opaque", "data": data}

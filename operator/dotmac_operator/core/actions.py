@@ -22,11 +22,24 @@ class Action:
 @dataclass(frozen=True)
 class GenerateSecrets(Action):
     secret: str
+    org_code: str
     keys: tuple[GeneratedKey, ...]
 
     @property
     def text(self) -> str:
         return f"generate {', '.join(key.key for key in self.keys)} in Secret {self.secret}"
+
+
+@dataclass(frozen=True)
+class ClaimCredentials(Action):
+    """The Secret is to say whose it is, and to go with its Instance."""
+
+    secret: str
+    org_code: str
+
+    @property
+    def text(self) -> str:
+        return f"label Secret {self.secret}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dotmac_crds.instance import InstanceSpec
 from dotmac_crds.instanceclass import InstanceClassSpec, Limits
 from dotmac_crds.release import Health, OneShot, ReleaseSpec, Role
 from dotmac_crds.server import ServerSpec
-from dotmac_operator.core import database, names
+from dotmac_operator.core import database, names, tenancy
 from dotmac_operator.core.container import ContainerSpec, EnvValue, ExecCheck, Limit, RemoteCheck
 from dotmac_operator.core.digest import digest
 from dotmac_operator.core.environment import Environment
@@ -39,7 +39,7 @@ class Tenant:
     @property
     def credentials(self) -> str:
         """Name of the Secret with the generated secrets."""
-        return f"{self.name}-credentials"
+        return self.name + tenancy.CREDENTIALS
 
 
 @dataclass(frozen=True)
@@ -170,13 +170,17 @@ def generated_keys(release: ReleaseSpec, spec: InstanceSpec) -> tuple[GeneratedK
     return tuple(keys)
 
 
-def referenced_secrets(spec: InstanceSpec) -> frozenset[str]:
-    """Names of the Secrets that the spec refers to."""
-    found = {env.secret_key_ref.name for env in spec.env if env.secret_key_ref}
-    found |= {source.secret_ref.name for source in spec.env_from}
+def secret_references(spec: InstanceSpec) -> Mapping[str, str]:
+    """Name of each Secret that the spec refers to -> the first field that does."""
+    found: dict[str, str] = {}
+    for env in spec.env:
+        if env.secret_key_ref is not None:
+            found.setdefault(env.secret_key_ref.name, f"spec.env[{env.name}]")
+    for source in spec.env_from:
+        found.setdefault(source.secret_ref.name, "spec.envFrom")
     if spec.admin.password_secret_ref is not None:
-        found.add(spec.admin.password_secret_ref.name)
-    return frozenset(found)
+        found.setdefault(spec.admin.password_secret_ref.name, "spec.admin.passwordSecretRef")
+    return found
 
 
 def build(inputs: Inputs) -> Desired:

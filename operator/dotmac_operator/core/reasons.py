@@ -268,6 +268,18 @@ REASONS: dict[str, Reason] = {
     "EnvNameInvalid": Reason(
         "needs you", "A Secret's key is no valid name of a variable.", "Rename it, or take single keys by `spec.env`."
     ),
+    "SecretRefused": Reason(
+        "needs you",
+        "A field refers to a Secret that is not for this tenant: a Server's key, another Instance's credentials, a "
+        "Secret of another organisation or of the platform. Nothing is changed; what serves goes on.",
+        "Refer to another Secret; the labels that decide are in ADR 0030.",
+    ),
+    "CredentialsTaken": Reason(
+        "needs you",
+        "The Secret with the name of the Instance's credentials is somebody else's: retained for another orgCode, a "
+        "Server's key, or one that says nothing.",
+        "Give the Instance another name; or label the Secret with its orgCode, or delete it, as the message says.",
+    ),
     # Step preflight
     "ReleaseYanked": Reason("needs you", "The Release was withdrawn.", "Choose another in `spec.releaseRef`."),
     "UpgradeNotAllowed": Reason(

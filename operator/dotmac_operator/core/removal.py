@@ -26,6 +26,9 @@ class Departing:
     reason: str = "the Instance is deleted"
     kept: frozenset[str] = frozenset()
     """Volumes that stay although the data is deleted."""
+    name: str = ""
+    served: bool = False
+    """Whether it has ever been served: then its organisation's data there is its own, whoever made the volumes."""
 
 
 _LAST = {names.CACHE: 1, names.DATABASE: 2}
@@ -67,5 +70,7 @@ def _volumes(going: Departing, facts: HostFacts) -> Iterator[Action]:
         same_namespace = volume.labels.get(names.NAMESPACE) == going.namespace
         if volume.name in going.kept:
             continue
-        if same_namespace and volume.labels.get(names.ORG, "").lower() == going.org_code.lower():
+        # One that was refused, because the orgCode is taken or its credentials are, had nothing of what is there.
+        own = going.served or volume.labels.get(names.INSTANCE) == going.name
+        if own and same_namespace and volume.labels.get(names.ORG, "").lower() == going.org_code.lower():
             yield RemoveVolume("deletion policy Delete", volume.name)

@@ -94,6 +94,8 @@ class View:
     """Unix seconds."""
     credential_keys: frozenset[str] | None = None
     """Keys of the credentials Secret; None when it does not exist."""
+    credentials_claimed: bool = True
+    """Whether the credentials Secret, if there is one, says whose it is."""
     neighbours: tuple[Neighbour, ...] = ()
     memory: Memory = Memory()
     policy: Policy = Policy()

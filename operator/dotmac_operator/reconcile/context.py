@@ -6,7 +6,7 @@ from typing import Protocol
 
 from dotmac_crds.base import NameRef
 from dotmac_crds.instance import InstanceSpec
-from dotmac_operator.core import desired, names
+from dotmac_operator.core import desired, names, tenancy
 from dotmac_operator.core.conditions import find, is_true
 from dotmac_operator.core.desired import Desired, Inputs, Tenant
 from dotmac_operator.core.errors import SpecError
@@ -15,6 +15,7 @@ from dotmac_operator.core.placement import Candidate, choose
 from dotmac_operator.core.quantity import memory_bytes
 from dotmac_operator.core.secret import SecretStr
 from dotmac_operator.core.steps.preflight import release_allowed
+from dotmac_operator.core.tenancy import Claimant, Claims, Secret
 from dotmac_operator.core.view import Neighbour, ServerView
 from dotmac_operator.reconcile.ports import Cluster
 from dotmac_operator.reconcile.store import Instance, InstanceClass, Release, Server, Store, server_name
@@ -33,9 +34,9 @@ class NotYet(Exception):
 
 
 class Secrets(Protocol):
-    """Where the content of Secrets comes from: `ports.Cluster`, or what was just read of it."""
+    """Where Secrets come from: `ports.Cluster`, or what was just read of it."""
 
-    def secret(self, namespace: str, name: str) -> Mapping[str, SecretStr] | None: ...
+    def secret(self, namespace: str, name: str) -> Secret | None: ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Context:
     server: Server
     desired: Desired
     credentials: Mapping[str, SecretStr] | None
+    claimed: bool
+    """Whether the credentials Secret, if there is one, says whose it is."""
     secrets: frozenset[SecretStr]
     """Every secret value that could show up in a container's log."""
     policy: Policy = Policy()
@@ -123,9 +126,10 @@ class Contexts:
             spec = _bare(spec)
         namespace = instance.ref.namespace
         tenant = Tenant(self._store.uid_on_host(instance), namespace, instance.ref.name, instance.generation)
-        credentials = secrets.secret(namespace, tenant.credentials)
-        referenced = {name: secrets.secret(namespace, name) for name in desired.referenced_secrets(spec)}
-        present = {name: values for name, values in referenced.items() if values is not None}
+        claimant = Claimant(instance.ref.name, instance.ref.uid, spec.org_code)
+        own = self._own_credentials(instance, claimant, secrets)
+        credentials = own.values if own is not None else None
+        present = self._referenced(namespace, spec, claimant, secrets)
         inputs = Inputs(
             tenant=tenant,
             spec=spec,
@@ -144,7 +148,58 @@ class Contexts:
         made = desired.build(inputs)
         may_wait = instance.status.failure is not None or rules.approval or bool(rules.windows)
         before = self._before(instance, inputs) if may_wait else None
-        return Context(instance, spec, server, made, credentials, frozenset(values), rules, before)
+        claimed = own is None or tenancy.claimed(own, claimant)
+        return Context(instance, spec, server, made, credentials, claimed, frozenset(values), rules, before)
+
+    def _own_credentials(self, instance: Instance, claimant: Claimant, secrets: Secrets) -> Secret | None:
+        try:
+            return self.credentials(instance, claimant, secrets)
+        except SpecError:
+            if instance.deleting:  # what is somebody else's is of no use to its last dump, and must not keep it
+                return None
+            raise
+
+    def credentials(self, instance: Instance, claimant: Claimant, secrets: Secrets | None = None) -> Secret | None:
+        """The Secret with the generated secrets of an Instance; None when there is none. `secrets`: as for `load`.
+
+        Raises:
+            SpecError: CredentialsTaken, when it is not its own.
+        """
+        found = (secrets or self._cluster).secret(instance.ref.namespace, claimant.credentials)
+        if found is None:
+            return None
+        why = tenancy.taken(found, claimant, self._claims_on(instance.ref.namespace, found))
+        if why:
+            raise SpecError("CredentialsTaken", f"Secret {found.name} is not this Instance's, nothing was done: {why}")
+        return found
+
+    def _referenced(
+        self, namespace: str, spec: InstanceSpec, claimant: Claimant, secrets: Secrets
+    ) -> dict[str, Mapping[str, SecretStr]]:
+        """Content of the Secrets that a spec refers to, of those that exist."""
+        present = {}
+        for name, field in sorted(desired.secret_references(spec).items()):
+            found = secrets.secret(namespace, name)
+            if found is None:
+                continue
+            own = name == claimant.credentials  # judged before
+            why = "" if own else tenancy.refused(found, claimant, self._claims_on(namespace, found))
+            if why:
+                raise SpecError("SecretRefused", f"{field} refers to Secret {name}, {why}")
+            present[name] = found.values
+        return present
+
+    def _claims_on(self, namespace: str, secret: Secret) -> Claims:
+        living = (owner.name for owner in secret.owners if self._lives(namespace, owner))
+        by_name = self._store.instance(f"{namespace}/{tenancy.holder(secret.name)}")
+        # A namesake that has never had it claims nothing: else a name would be enough to take a Secret from others.
+        holds = by_name is not None and by_name.status.credentials_ref is not None
+        named = by_name.ref.name if by_name is not None and holds else ""
+        return Claims(self._store.signs_in(namespace, secret.name), next(living, named))
+
+    def _lives(self, namespace: str, owner: tenancy.Owner) -> bool:
+        found = self._store.instance(f"{namespace}/{owner.name}")
+        return found is not None and found.ref.uid == owner.uid
 
     def _before(self, instance: Instance, inputs: Inputs) -> Desired | None:
         """What the Release that serves asks for, by the present spec: from it a lost container can be made again, if
@@ -167,7 +222,7 @@ class Contexts:
         if instance.spec is None:
             return set()
         tenant = Tenant(instance.ref.uid, instance.ref.namespace, instance.ref.name)
-        named = desired.referenced_secrets(instance.spec) | {tenant.credentials}
+        named = {*desired.secret_references(instance.spec), tenant.credentials}
         return {(tenant.namespace, name) for name in named}
 
     def server_view(self, server: Server) -> ServerView:

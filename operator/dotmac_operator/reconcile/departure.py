@@ -4,12 +4,14 @@ import logging
 
 from dotmac_operator.core import names
 from dotmac_operator.core.conditions import is_true
+from dotmac_operator.core.errors import SpecError
 from dotmac_operator.core.removal import Departing, plan_removal
 from dotmac_operator.core.status import Situation
+from dotmac_operator.core.tenancy import CREDENTIALS, Claimant, claimed
 from dotmac_operator.hosts.port import HostError
 from dotmac_operator.reconcile.execute import Executor, Results, Site
 from dotmac_operator.reconcile.lastdump import LastDump
-from dotmac_operator.reconcile.ports import DONE, Outcome
+from dotmac_operator.reconcile.ports import DONE, CredentialsTaken, Outcome
 from dotmac_operator.reconcile.services import HOST_AWAY, Services
 from dotmac_operator.reconcile.store import Instance, server_name
 
@@ -34,15 +36,26 @@ class Departure:
             outcome = self._clear(instance, name, deletion.get("policy") == "Delete")
             if outcome is not None:
                 return outcome
-        credentials = f"{instance.ref.name}-credentials"
+        credentials = instance.ref.name + CREDENTIALS
         if deletion.get("policy", "Retain") == "Retain":
             self._services.cluster.release_credentials(instance.ref, credentials)
         else:
-            self._services.cluster.claim_credentials(instance.ref, credentials)
+            self._claim(instance)
         self._services.cluster.event(instance.ref, "Normal", "Deleted", "nothing of it runs any more")
         latest = self._services.store.instance(instance.key) or instance
         self._services.take(self._services.cluster.set_finalizer(latest.ref, False, list(latest.finalizers)))
         return DONE
+
+    def _claim(self, instance: Instance) -> None:
+        """Lets the Secret go with its Instance, if it is its own: an earlier tenant's stays."""
+        org_code = str(instance.raw_spec.get("orgCode", ""))
+        claimant = Claimant(instance.ref.name, instance.ref.uid, org_code)
+        try:
+            found = self._services.contexts.credentials(instance, claimant)
+            if found is not None and not claimed(found, claimant):
+                self._services.cluster.claim_credentials(instance.ref, found.name, org_code)
+        except (SpecError, CredentialsTaken) as stays:
+            log.info("%s", stays)
 
     def _server(self, instance: Instance) -> str | None:
         """The Server that may hold something of it; a choice is recorded before anything is done there."""
@@ -82,7 +95,13 @@ class Departure:
         saved = any(job.status.files and job.status.volume == volume for job in jobs)
         kept = frozenset({volume} if final or saved else ())
         going = Departing(
-            self._services.store.uid_on_host(instance), instance.ref.namespace, org, delete_data, kept=kept
+            self._services.store.uid_on_host(instance),
+            instance.ref.namespace,
+            org,
+            delete_data,
+            kept=kept,
+            name=instance.ref.name,
+            served=instance.status.release is not None and instance.status.release.current is not None,
         )
         told = f"being removed from Server {server}"
         self._services.report(instance, Situation(instance.generation, self._services.clock(), deleting=told))

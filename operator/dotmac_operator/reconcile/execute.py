@@ -150,7 +150,9 @@ class Executor:
             simple(engine, action)
         elif isinstance(action, do.GenerateSecrets):
             values = {key.key: generate(key) for key in action.keys}
-            self._cluster.write_credentials(self._site.owner, action.secret, values)
+            self._cluster.write_credentials(self._site.owner, action.secret, action.org_code, values)
+        elif isinstance(action, do.ClaimCredentials):
+            self._cluster.claim_credentials(self._site.owner, action.secret, action.org_code)
         elif isinstance(action, do.PullImage):
             engine.pull(action.reference, self._progress)
         elif isinstance(action, do.RunContainer):
@@ -320,7 +322,10 @@ def _create_network(engine: Engine, a: do.CreateNetwork) -> None:
         log.debug("network %s exists", a.name)
 
 
-_LOOKS = (do.ProbeContainer, do.ProbeInside, do.CountConnections, do.VerifyRoute, do.GenerateSecrets, do.RecordBackup)
+_LOOKS = (
+    do.ProbeContainer, do.ProbeInside, do.CountConnections, do.VerifyRoute, do.RecordBackup,
+    do.GenerateSecrets, do.ClaimCredentials,
+)  # fmt: skip
 """Actions that change nothing on the host."""
 
 _SIMPLE: dict[type[do.Action], Callable[[Engine, Any], object]] = {

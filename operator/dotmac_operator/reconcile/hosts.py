@@ -1,11 +1,10 @@
 """The hosts that are connected: one inventory for each Server."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from dotmac_crds.server import ServerSpec
 from dotmac_operator.core.facts import DockerEvent
-from dotmac_operator.core.secret import SecretStr
 from dotmac_operator.core.server import HostProblem
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostAddress, HostPool
@@ -75,10 +74,10 @@ class Hosts:
 def host_address(secrets: Secrets, server: Server, spec: ServerSpec) -> HostAddress | HostProblem:
     """How to reach a Server's host, with the key from its Secret; or what is missing. Raises ClusterError."""
     name = spec.credentials_ref.name
-    content: Mapping[str, SecretStr] | None = secrets.secret(server.ref.namespace, name)
-    if content is None:
+    found = secrets.secret(server.ref.namespace, name)
+    if found is None:
         return HostProblem("SecretMissing", f"spec.credentialsRef: Secret {name} does not exist: create it", True)
-    key = content.get("ssh-privatekey")
+    key = found.values.get("ssh-privatekey")
     if key is None:
         return HostProblem("SecretMissing", f"spec.credentialsRef: Secret {name} has no key ssh-privatekey", True)
     pinned = tuple(spec.host_keys) or tuple(server.status.host_keys or ())
@@ -88,7 +87,7 @@ def host_address(secrets: Secrets, server: Server, spec: ServerSpec) -> HostAddr
         port=spec.port,
         user=spec.user,
         private_key=key,
-        passphrase=content.get("passphrase"),
+        passphrase=found.values.get("passphrase"),
         host_keys=pinned,
         trust_on_first_use=spec.host_key_policy == "TrustOnFirstUse" and not pinned,
         max_operations=spec.max_concurrent_operations,

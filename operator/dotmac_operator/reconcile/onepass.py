@@ -69,6 +69,7 @@ class Pass:
             now=now,
             policy=context.policy,
             credential_keys=None if context.credentials is None else frozenset(context.credentials),
+            credentials_claimed=context.claimed,
             neighbours=self.services.contexts.neighbours(self.instance, context.server),
             before=context.before,
             token=self.instance.reconcile_token or "",

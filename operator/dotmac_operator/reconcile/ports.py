@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from dotmac_operator.core.secret import SecretStr
+from dotmac_operator.core.tenancy import Secret
 
 type Body = dict[str, Any]
 
@@ -15,6 +16,10 @@ class ClusterError(Exception):
 
 class Gone(ClusterError):
     """The object does not exist any more, or another one has its name."""
+
+
+class CredentialsTaken(ClusterError):
+    """The Secret with the name of an Instance's credentials is not its own; the next pass says so in the status."""
 
 
 class Stale(ClusterError):
@@ -44,17 +49,26 @@ class ObjectRef:
 class Cluster(Protocol):
     """The Kubernetes API, as much as reconciliation needs. Calls block; run them in a worker thread."""
 
-    def secret(self, namespace: str, name: str) -> Mapping[str, SecretStr] | None:
-        """Content of a Secret, or None. A value that is not UTF-8 is left out."""
+    def secret(self, namespace: str, name: str) -> Secret | None:
+        """A Secret, or None. A value that is not UTF-8 is left out."""
 
-    def write_credentials(self, owner: ObjectRef, name: str, values: Mapping[str, SecretStr]) -> None:
-        """Adds keys to the owner's Secret, creating it; a key that exists is never changed."""
+    def write_credentials(self, owner: ObjectRef, name: str, org_code: str, values: Mapping[str, SecretStr]) -> None:
+        """Adds keys to the owner's Secret, creating it; a key that exists is never changed.
+
+        Raises:
+            CredentialsTaken: there is one by now that is not the owner's.
+        """
 
     def release_credentials(self, owner: ObjectRef, name: str) -> None:
         """Makes the Secret outlive its owner."""
 
-    def claim_credentials(self, owner: ObjectRef, name: str) -> None:
-        """Makes the Secret, if there is one, go with its owner: one that was taken over belongs to nobody yet."""
+    def claim_credentials(self, owner: ObjectRef, name: str, org_code: str) -> None:
+        """Makes the Secret, if there is one, say whose it is and go with its owner: one that was retained, or restored
+        from an export, belongs to nobody yet.
+
+        Raises:
+            CredentialsTaken: it is not the owner's.
+        """
 
     def apply_status(self, ref: ObjectRef, status: Body, exactly: bool = False) -> Body:
         """Server-side apply on `/status`; returns the object. `Gone` when it is not there any more.

@@ -5,11 +5,11 @@ status. Nothing is changed here; who differs is given to its own pass.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from dotmac_operator.core.proof import Finding, not_proven
-from dotmac_operator.core.secret import SecretStr
+from dotmac_operator.core.tenancy import Secret
 from dotmac_operator.reconcile.comparison import Reading, not_comparable
 from dotmac_operator.reconcile.context import Secrets
 from dotmac_operator.reconcile.instance import InstanceReconciler
@@ -29,12 +29,12 @@ class SecretsRead:
         """`places`: (namespace, name) of what will be needed, which is read at once; others when they are asked for."""
         self._source = source
         pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="secrets")
-        self._read: dict[tuple[str, str], Future[Mapping[str, SecretStr] | None]] = {
+        self._read: dict[tuple[str, str], Future[Secret | None]] = {
             place: pool.submit(source.secret, *place) for place in sorted(places)
         }
         pool.shutdown(wait=False)
 
-    def secret(self, namespace: str, name: str) -> Mapping[str, SecretStr] | None:
+    def secret(self, namespace: str, name: str) -> Secret | None:
         """As `Cluster.secret`. Raises ClusterError."""
         begun = self._read.get((namespace, name))
         return self._source.secret(namespace, name) if begun is None else begun.result()

@@ -27,7 +27,7 @@ GONE_KEPT = 10_000
 TOKEN_LIMIT = 1024
 """Characters of `status.lastHandledReconcileAt`."""
 
-_OF_DEPARTURES = ("orgCode", "deletion")
+_RAW = ("orgCode", "deletion", "credentialsRef")
 _MODELS = {kind.name: (kind.spec, kind.status) for kind in KINDS}
 
 
@@ -46,7 +46,7 @@ class Resource[SpecT: Model, StatusT: Model]:
     status: StatusT
     error: str = ""
     raw_spec: Mapping[str, Any] = field(default_factory=dict)
-    """Of the spec as it was sent, what departures need, which must work with an invalid one, too."""
+    """Of the spec as it was sent, what must work with an invalid one, too: departures, and keeping a Server's key."""
 
     @property
     def key(self) -> str:
@@ -118,7 +118,7 @@ def parse(body: Body) -> Resource[Any, Any]:
         spec=spec,
         status=status,
         error=error,
-        raw_spec={key: raw[key] for key in _OF_DEPARTURES if key in raw},
+        raw_spec={key: raw[key] for key in _RAW if key in raw},
     )
 
 
@@ -133,6 +133,12 @@ class Store:
         """(namespace, Server) -> the Instances on it by key."""
         self._jobs: dict[str, dict[tuple[str, str], Resource[Any, Any]]] = {}
         """Instance's key -> its Backups and Restores by kind and key."""
+        self._uids: dict[str, str] = {}
+        """uid -> key of the Instance."""
+        self._restored: dict[tuple[str, str], frozenset[str]] = {}
+        """(namespace, uid in the annotation) -> keys of the Instances that say they were restored from it."""
+        self._keys: dict[tuple[str, str], frozenset[str]] = {}
+        """(namespace, Secret) -> names of the Servers that sign in with it."""
         self._gone: dict[str, None] = {}
         self.revision = 0
         """Grows with every change, so that what was computed from the store can be kept until then."""
@@ -170,6 +176,22 @@ class Store:
                 self._here.setdefault(_home(fresh), {})[fresh.key] = fresh
         elif kept is not None:
             del self._objects[kept.ref.kind][kept.key]
+        self._replace_claims(kept, fresh)
+
+    def _replace_claims(self, kept: Resource[Any, Any] | None, fresh: Resource[Any, Any] | None) -> None:
+        """The new claim before the old one goes, so that no reader misses one that stays."""
+        for index, of in ((self._restored, _restored_from), (self._keys, _signs_in)):
+            old, new = of(kept), of(fresh)
+            if new is not None and old != new:
+                index[new[0]] = index.get(new[0], frozenset()) | {new[1]}
+            if old is not None and old != new:
+                index[old[0]] -= {old[1]}
+                if not index[old[0]]:
+                    del index[old[0]]
+        if fresh is not None and fresh.ref.kind == "Instance":
+            self._uids[fresh.ref.uid] = fresh.key
+        if kept is not None and kept.ref.kind == "Instance" and (fresh is None or fresh.ref.uid != kept.ref.uid):
+            self._uids.pop(kept.ref.uid, None)
 
     def _replace_job(self, job: Resource[Any, Any], there: bool) -> None:
         home, place = instance_of(job), (job.ref.kind, job.key)
@@ -244,11 +266,13 @@ class Store:
         told = instance.annotations.get(names.RESTORED_UID, "")
         if not told or not _UID.fullmatch(told):
             return instance.ref.uid
-        for other in self.instances():
-            same = other.ref.namespace == instance.ref.namespace and other.annotations.get(names.RESTORED_UID) == told
-            if other.key != instance.key and (same or other.ref.uid == told):
-                return instance.ref.uid
-        return told
+        lives = self._uids.get(told, instance.key) != instance.key
+        others = self._restored.get((instance.ref.namespace, told), frozenset()) - {instance.key}
+        return instance.ref.uid if lives or others else told
+
+    def signs_in(self, namespace: str, secret: str) -> str:
+        """A Server that signs in to its host with this Secret; empty when none does."""
+        return min(self._keys.get((namespace, secret), ()), default="")
 
     def _get(self, kind: str, key: str) -> Any:
         # One look into a dictionary is atomic: no lock, which hundreds of passes would wait for.
@@ -257,6 +281,20 @@ class Store:
     def _all(self, kind: str) -> list[Any]:
         with self._lock:
             return list(self._objects[kind].values())
+
+
+def _restored_from(found: Resource[Any, Any] | None) -> tuple[tuple[str, str], str] | None:
+    """What an Instance claims by its annotation, and its key."""
+    if found is None or found.ref.kind != "Instance" or not (told := found.annotations.get(names.RESTORED_UID)):
+        return None
+    return (found.ref.namespace, told), found.key
+
+
+def _signs_in(found: Resource[Any, Any] | None) -> tuple[tuple[str, str], str] | None:
+    """The Secret with a Server's key, and its name; also of a spec that cannot be read."""
+    reference = found.raw_spec.get("credentialsRef") if found is not None and found.ref.kind == "Server" else None
+    name = reference.get("name") if isinstance(reference, Mapping) else None
+    return ((found.ref.namespace, name), found.ref.name) if found is not None and isinstance(name, str) else None
 
 
 def _home(instance: Instance) -> tuple[str, str]:

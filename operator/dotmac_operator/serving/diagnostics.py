@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from dotmac_operator.core import names
-from dotmac_operator.core.desired import Tenant, referenced_secrets
+from dotmac_operator.core.desired import Tenant, secret_references
 from dotmac_operator.core.facts import ContainerFact, VolumeFact
 from dotmac_operator.core.masking import masked, printed_forms
 from dotmac_operator.core.secret import SecretStr
@@ -390,13 +390,13 @@ class Diagnostics:
         """Everything that has to be masked. Without it no line is told."""
         namespace, spec = instance.ref.namespace, instance.spec
         wanted = {Tenant(instance.ref.uid, namespace, instance.ref.name, instance.generation).credentials}
-        wanted |= referenced_secrets(spec) if spec is not None else set()
+        wanted |= set(secret_references(spec)) if spec is not None else set()
         try:
             found = [self._cluster.secret(namespace, name) for name in sorted(wanted)]
         except ClusterError as error:
             message = f"the Instance's Secrets cannot be read, so its lines cannot be masked: {error}"
             raise Refused(503, "SecretsUnavailable", message) from error
-        return printed_forms(value for content in found for value in (content or {}).values())
+        return printed_forms(value for content in found if content for value in content.values.values())
 
     @staticmethod
     def _tail(

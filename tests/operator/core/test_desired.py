@@ -19,7 +19,7 @@ from tests.kits.tenant import (
 from dotmac_crds.instanceclass import InstanceClassSpec
 from dotmac_operator.core import names, proxy
 from dotmac_operator.core.container import ContainerSpec, ExecCheck, RemoteCheck
-from dotmac_operator.core.desired import Desired, build, containers, domains, referenced_secrets, url
+from dotmac_operator.core.desired import Desired, build, containers, domains, secret_references, url
 from dotmac_operator.core.errors import SpecError
 from dotmac_operator.core.secret import SecretStr
 
@@ -273,7 +273,7 @@ def test_the_instance_wins_over_the_release() -> None:
     assert [made[f"D{i}"] for i in range(4)] == ["database", "5432", "erp", "erp"]
     assert (made["C0"], made["C1"], made["C2"]) == ("cache", "6379", CANARIES["cache-password"])
     assert "CANARYown" not in repr(desired.apps[0])
-    assert referenced_secrets(spec) == {"s"}
+    assert set(secret_references(spec)) == {"s"}
     assert "admin-password" not in {key.key for key in desired.generated}
 
 

@@ -86,7 +86,7 @@ def test_selectors_mean_what_kubernetes_means(selector: dict[str, Any], labels: 
 # -- removal ---------------------------------------------------------------------------------------------------
 
 DESIRED = desired_of()
-GOING = Departing("uid-acme", "tenants", "ACME", delete_data=False)
+GOING = Departing("uid-acme", "tenants", "ACME", delete_data=False, name="acme", served=True)
 
 
 def test_removal_goes_from_the_route_to_the_database_to_the_network() -> None:
@@ -113,6 +113,12 @@ def test_removal_takes_the_data_only_when_the_policy_says_so() -> None:
     removed = [a.name for a in plan_removal(replace(GOING, delete_data=True), facts) if isinstance(a, RemoveVolume)]
     assert sorted(removed) == sorted(DESIRED.volumes)
     assert not any(isinstance(action, RemoveVolume) for action in plan_removal(GOING, facts))
+    # Nor by a namesake's claim: one that was refused, and so never served, takes what it has made itself and no more.
+    refused = replace(GOING, delete_data=True, name="evil", served=False)
+    assert not any(isinstance(action, RemoveVolume) for action in plan_removal(refused, facts))
+    made = VolumeFact("dotmac-acme-files", {**owner_labels(DESIRED), names.INSTANCE: "evil"})
+    facts = replace(facts, volumes=(*facts.volumes, made))
+    assert [a.name for a in plan_removal(refused, facts) if isinstance(a, RemoveVolume)] == [made.name]
     # Not even a spec without an orgCode takes volumes that carry none.
     empty = Departing("uid-none", "tenants", "", delete_data=True)
     assert plan_removal(empty, facts) == ()

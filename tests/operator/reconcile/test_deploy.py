@@ -101,7 +101,7 @@ def test_canary_secrets_are_nowhere_but_in_their_places(caplog: pytest.LogCaptur
 def fixed(world: World) -> World:
     """Secrets are random: the same ones in every World, so that hashes can be compared."""
     keys = ("hash-key", "database-password", "cache-password", "admin-password", "session")
-    world.cluster.secrets["tenants/acme-credentials"] = {key: f"CANARY-{key}" * 2 for key in keys}
+    world.cluster.plant("acme-credentials", {key: f"CANARY-{key}" * 2 for key in keys})
     return world
 
 

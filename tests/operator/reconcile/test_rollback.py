@@ -25,7 +25,7 @@ def later(world: World, seconds: float) -> None:
 
 def fixed(world: World) -> World:
     keys = ("hash-key", "database-password", "cache-password", "admin-password", "session")
-    world.cluster.secrets["tenants/acme-credentials"] = {key: f"CANARY-{key}" * 2 for key in keys}
+    world.cluster.plant("acme-credentials", {key: f"CANARY-{key}" * 2 for key in keys})
     world.touch()
     world.settle()
     return world

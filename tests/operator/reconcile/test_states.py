@@ -972,7 +972,7 @@ def journey(first: dict[str, Any], then: Callable[[World], object], **instance: 
     def start() -> World:
         world = prepared(**instance)
         keys = ("hash-key", "database-password", "cache-password", "admin-password", "session")
-        world.cluster.secrets["tenants/acme-credentials"] = {key: f"CANARY-{key}" * 2 for key in keys}
+        world.cluster.plant("acme-credentials", {key: f"CANARY-{key}" * 2 for key in keys})
         world.settle()
         if first:
             edited(world, **first)
