@@ -212,7 +212,11 @@ def test_a_failed_upgrade_leaves_the_old_version_serving(platform: Platform, ten
     platform.wait("the failed version is taken back", rolled_back, 45, about=NAME)
     stalled = condition(tenant.object, "Stalled")
     assert stalled and stalled["reason"] == "UpgradeRolledBack", stalled
-    assert "web" in stalled["message"]
+    assert "step start: web" in stalled["message"]
+    back = tenant.status["rollback"]
+    assert (back["previous"], back["target"]) == ("sample-2", "sample-bad")
+    assert "step start: web" in back["reason"]
+    assert [event["type"] for event in platform.events(NAME) if event["reason"] == "UpgradeRolledBack"] == ["Warning"]
     assert served == {"2"}
     assert {c["Name"]: c["Id"] for role in ("web", "worker") for c in tenant.containers(role)} == old
     assert tenant.status["release"]["current"] == "sample-2"

@@ -193,7 +193,7 @@ def restore(tenant: Tenant, file: str, sha256: str, displaced: str) -> tuple[int
         "RESTORE_DATABASE": "erp", "RESTORE_DISPLACED": displaced,
     }  # fmt: skip
     variables = [part for name, value in env.items() for part in ("--env", f"{name}={value}")]
-    network, volume = f"dotmac-{NAME}", f"dotmac-{NAME}-backups:/dumps"
+    network, volume = f"dotmac-{tenant.name}", f"dotmac-{tenant.name}-backups:/dumps"
     host = tenant.host
     name = host.docker(
         "run", "--detach", "--network", network, "--volume", volume, *variables, "--entrypoint", RESTORE_COMMAND[0],

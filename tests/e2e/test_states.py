@@ -9,10 +9,12 @@ from tests.e2e import releases
 from tests.e2e.platform import Platform, Tenant, condition
 from tests.e2e.test_changes import quiet
 from tests.e2e.test_crashes import kill_at
+from tests.e2e.test_rollback import restore, sql
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
 NAME = "sun"
+ROWS = "SELECT count(*), sum(id), md5(string_agg(name, ',' ORDER BY id)) FROM orders"
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,7 @@ def test_running_again_it_has_the_same_containers(platform: Platform, tenant: Te
 
 
 def test_killed_while_it_is_archived_it_ends_as_data_alone_with_a_dump(platform: Platform, tenant: Tenant) -> None:
+    sql(tenant, "CREATE TABLE orders AS SELECT n AS id, 'order ' || n AS name FROM generate_series(1, 500) AS n")
     volumes, credentials = tenant.volumes(), tenant.credentials()
     mark = platform.operator.mark()
     edit(platform, state="Archived")
@@ -116,6 +119,16 @@ def test_back_from_archived_it_is_the_same_tenant(platform: Platform, tenant: Te
     assert (tenant.volumes(), tenant.credentials()) == (volumes, credentials)
     assert tenant.ask().json()["database"] is True
     assert tenant.runs() == ["migrate 1", "bootstrap 1"], "neither is repeated"
+    assert sql(tenant, ROWS)[0].startswith("500|125250|")
+
+
+def test_the_last_dump_of_an_archive_can_be_restored(tenant: Tenant) -> None:
+    rows, backup = sql(tenant, ROWS), tenant.status["lastBackup"]
+    sql(tenant, "UPDATE orders SET name = 'lost' WHERE id > 7")
+    sql(tenant, "DELETE FROM orders WHERE id > 99")
+    assert sql(tenant, ROWS) != rows
+    assert restore(tenant, backup["file"], backup["sha256"], "erp_before_0000test")[0] == 0
+    assert sql(tenant, ROWS) == rows
 
 
 def test_recreate_shows_a_page_and_never_two_versions(platform: Platform, tenant: Tenant) -> None:
