@@ -74,9 +74,12 @@ class ApiProxy:
         self.down = False
         """True: connections are ended at once."""
         self.stale: dict[str, bytes] = {}
-        """Path -> an older answer for the next list of it, as a lagging API server would give."""
-        self._late: set[str] = set()
-        """Whose next watch tells nothing yet, or what is old would be acted on by nobody."""
+        """Path -> an older list, which is given in place of the present one until somebody watches from there: as by an
+        API server that lags. That watch tells nothing for a while, or what is old would be acted on by nobody."""
+        self.watched_late = 0
+        """Watches that began from an older list."""
+        self._listed: set[str] = set()
+        """Which of the older lists were given."""
         self._upstream = upstream
         self._tls = ssl.create_default_context(cafile=ca)
         self._loop = asyncio.new_event_loop()
@@ -156,10 +159,8 @@ class ApiProxy:
             return self._refuse(fault) if isinstance(fault, Refuse) else self._lose(transport)
         if call.watch:
             return await self._watch(request)
-        # A list with a limit only counts; the operator's first lists come without one.
-        if request.method == "GET" and "limit" not in request.query and request.path in self.stale:
-            self._late.add(request.path)
-            return web.Response(body=self.stale.pop(request.path), content_type="application/json")
+        if request.method == "GET" and request.path in self.stale:
+            return self._from_the_past(request)
         try:
             answer, headers, status = await self._ask(request, body)
         except aiohttp.ClientError:
@@ -168,6 +169,14 @@ class ApiProxy:
         if fault is not None:
             return self._lose(transport)
         return web.Response(body=answer, status=status, headers=headers)
+
+    def _from_the_past(self, request: web.Request) -> web.Response:
+        body = self.stale[request.path]
+        if request.query.get("limit") == "1":  # it only counts
+            body = _first_of(body)
+        else:
+            self._listed.add(request.path)
+        return web.Response(body=body, content_type="application/json")
 
     def _call(self, request: web.Request) -> ApiCall:
         writes = request.method not in ("GET", "HEAD")
@@ -189,9 +198,11 @@ class ApiProxy:
             return await got.read(), _passed(got.headers), got.status
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
-        if request.path in self._late:
-            self._late.discard(request.path)
+        if request.path in self._listed:
+            self._listed.discard(request.path)
             await asyncio.sleep(LAG_SECONDS)
+            del self.stale[request.path]
+            self.watched_late += 1
         response = web.StreamResponse()
         timeout = aiohttp.ClientTimeout(total=None)
         try:
@@ -235,6 +246,14 @@ class ApiProxy:
         }  # fmt: skip
         headers = {"Retry-After": str(fault.retry_after)} if fault.retry_after else {}
         return web.json_response(body, status=fault.status, headers=headers)
+
+
+def _first_of(body: bytes) -> bytes:
+    """The first page of a list, of one object."""
+    told = json.loads(body)
+    kept, others = told["items"][:1], len(told["items"]) - 1
+    rest = {"continue": "the-past", "remainingItemCount": others} if others > 0 else {}
+    return json.dumps({**told, "items": kept, "metadata": {**told["metadata"], **rest}}).encode()
 
 
 def _passed(headers: Any) -> dict[str, str]:

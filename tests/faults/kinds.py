@@ -63,6 +63,10 @@ def _kill_with_old_news(world: World) -> None:
     world.kill()
 
 
+def _took_old_news(world: World) -> None:
+    world.wait("the old lists to be watched from", lambda: not world.api.stale)
+
+
 def _there_and_back(world: World) -> None:
     def there() -> None:
         world.patch({"env": [{"name": "MODE", "value": "B"}]})
@@ -146,7 +150,7 @@ KINDS = {
         ),
         Kind("api-gone", "host", BEFORE, _run(lambda w: w.api.go_down(DOWN_SECONDS))),
         Kind("watch-expired", "host", BEFORE, _run(lambda w: w.api.expire_watches())),
-        Kind("stale-restart", "host", AFTER, _run(_kill_with_old_news)),
+        Kind("stale-restart", "host", AFTER, _run(_kill_with_old_news), then=_took_old_news),
         Kind("edit-aba", "host", AFTER, _run(_there_and_back), journeys=("deploy", "upgrade", "repair"), then=_wait(1)),
         Kind("recreated", "host", AFTER, _run(_again_under_the_same_name), journeys=("deploy",), then=_wait(1)),
         Kind("taken-over", "host", AFTER, _run(_replaced), standby=True, journeys=("deploy", "upgrade", "delete")),

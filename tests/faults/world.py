@@ -24,6 +24,7 @@ from tests.kits.tenant import RELEASE
 from tests.simhost import Behaviour, Call, Fault, FleetSettings, Match, Phase, SimFleet, SimHost
 
 from dotmac_crds.base import API_VERSION
+from dotmac_crds.kinds import KINDS
 from dotmac_operator.core import names, proxy
 
 type Object = dict[str, Any]
@@ -215,8 +216,7 @@ class World:
 
     def remember(self) -> None:
         """Keeps the lists of all kinds as they are now."""
-        paths = [self._path(plural) for plural in ("servers", "instances")]
-        paths += [f"{_GROUP}/{plural}" for plural in ("releases", "instanceclasses")]
+        paths = [self._path(kind.plural) if kind.scope == "Namespaced" else f"{_GROUP}/{kind.plural}" for kind in KINDS]
         self.remembered = {path: self.client.get(path).content for path in paths}
 
     # ---- waiting

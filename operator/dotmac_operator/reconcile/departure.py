@@ -104,7 +104,9 @@ class Departure:
             served=instance.status.release is not None and instance.status.release.current is not None,
         )
         told = f"being removed from Server {server}"
-        self._services.report(instance, Situation(instance.generation, self._services.clock(), deleting=told))
+        removing = Situation(instance.generation, self._services.clock(), deleting=told)
+        instance = self._services.report(instance, removing)
+        self._services.prove(instance)
         executor = Executor(
             self._services.cluster, self._services.hosts, Site(instance.ref, found.key, found.spec.proxy)
         )
@@ -126,4 +128,5 @@ class Departure:
 
     def _blocked_deletion(self, instance: Instance, why: str) -> Outcome:
         situation = Situation(instance.generation, self._services.clock(), deleting=why, deletion_blocked=True)
-        return self._services.report(instance, situation)
+        self._services.report(instance, situation)
+        return DONE

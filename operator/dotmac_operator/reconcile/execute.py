@@ -124,7 +124,7 @@ class Executor:
         try:
             self._dispatch(action, inventory, results)
         finally:
-            if not isinstance(action, _LOOKS):
+            if not isinstance(action, LOOKS):
                 inventory.invalidate(action.name if isinstance(action, do.UpdateLimits) else "")
 
     def run_all(self, actions: Sequence[do.Action], inventory: Inventory, results: Results) -> None:
@@ -322,7 +322,7 @@ def _create_network(engine: Engine, a: do.CreateNetwork) -> None:
         log.debug("network %s exists", a.name)
 
 
-_LOOKS = (
+LOOKS = (
     do.ProbeContainer, do.ProbeInside, do.CountConnections, do.VerifyRoute, do.RecordBackup,
     do.GenerateSecrets, do.ClaimCredentials,
 )  # fmt: skip

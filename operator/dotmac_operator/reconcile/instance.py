@@ -90,16 +90,19 @@ class InstanceReconciler:
             return self._depart(instance)
         if instance.spec is None:
             problem = Problem("InvalidSpec", f"{instance.error}: is the operator as new as the CRDs?", stalled=True)
-            return services.report(instance, Situation(instance.generation, services.clock(), problem=problem))
+            services.report(instance, Situation(instance.generation, services.clock(), problem=problem))
+            return DONE
         spec = instance.spec
         if not instance.held:
             services.take(services.cluster.set_finalizer(instance.ref, True, list(instance.finalizers)))
             instance = services.store.instance(instance.key) or instance
         if instance.paused:
-            return services.report(instance, Situation(instance.generation, services.clock(), paused=True))
+            services.report(instance, Situation(instance.generation, services.clock(), paused=True))
+            return DONE
         restoring = services.restoring(instance.key)
         if restoring is not None:
-            return services.report(instance, Situation(instance.generation, services.clock(), problem=restoring))
+            services.report(instance, Situation(instance.generation, services.clock(), problem=restoring))
+            return DONE
         try:
             self._place(instance, spec)
         except NotYet as problem:

@@ -51,8 +51,9 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Place:
-    """A host to work on."""
+    """A host to work on, for one object."""
 
+    of: JobResource
     server: Server
     inventory: Inventory
     executor: Executor
@@ -226,7 +227,7 @@ class JobReconciler(ABC):
             services.wake_server(key)
             raise NotConnected(key)
         executor = Executor(services.cluster, services.hosts, Site(found.ref, key, known.spec.proxy))
-        return Place(known, inventory, executor)
+        return Place(found, known, inventory, executor)
 
     def site(self, found: JobResource, instance: Instance, spec: InstanceSpec) -> Tenancy:
         """The tenant on its host, as the Release that serves has it.
@@ -250,6 +251,7 @@ class JobReconciler(ABC):
     # -- what is done
 
     def act(self, place: Place, actions: Iterable[Action]) -> None:
+        self.services.prove(place.of)
         place.executor.run_all(tuple(actions), place.inventory, Results())
 
     def run(self, place: Place, spec: ContainerSpec, what: str) -> Verdict:
@@ -282,16 +284,14 @@ class JobReconciler(ABC):
 
     def fail(self, found: JobResource, reason: str, message: str, **changes: Any) -> None:
         """Ends it."""
-        latest = self.get(found.key) or found
-        self.report(latest, Report("Failed", reason, message), **changes)
+        self.report(found, Report("Failed", reason, message), **changes)
         self.services.cluster.event(found.ref, "Warning", reason, message[:1000])
-        self._ended(latest, "failed", 0)
+        self._ended(found, "failed", 0)
 
     def complete(self, found: JobResource, reason: str, message: str, size: int) -> None:
-        latest = self.get(found.key) or found
-        self.report(latest, Report("Completed", reason, message))
+        self.report(found, Report("Completed", reason, message))
         self.services.cluster.event(found.ref, "Normal", reason, message[:1000])
-        self._ended(latest, "succeeded", size)
+        self._ended(found, "succeeded", size)
 
     def _ended(self, found: JobResource, outcome: Literal["succeeded", "failed"], size: int) -> None:
         began = found.status.started_at
@@ -300,19 +300,13 @@ class JobReconciler(ABC):
         self._wake("Instance", instance_of(found))
 
     def report(self, found: JobResource, report: Report, **changes: Any) -> None:
-        """Writes the status, with `changes` of its other fields, when it differs from the last known one."""
-        latest = self.get(found.key)
-        current = latest if latest is not None and latest.ref.uid == found.ref.uid else found
-        if current.deleting and report.phase not in FINAL:
+        """Writes the status, with `changes` of its other fields, when it differs from that of `found`.
+
+        Raises:
+            Stale
+        """
+        if found.deleting and report.phase not in FINAL:
             report = replace(report, deleting=True)
-        old = current.status.model_copy(update=changes)
-        made = jobs.status_of(old, report, current.generation, self.services.clock())
-        if made == current.status:
-            return
-        cluster = self.services.cluster
-        try:
-            # Only over the version that was read: from an old list, what has ended would be done once more.
-            self.services.take(cluster.apply_status(current.ref, made.to_wire(), exactly=True))
-        except Stale as changed:
-            self.services.take(changed.body)
-            raise
+        old = found.status.model_copy(update=changes)
+        # Only over the version that was read: from an old list, what has ended would be done once more.
+        self.services.write(found, jobs.status_of(old, report, found.generation, self.services.clock()))

@@ -49,7 +49,7 @@ class LastDump:
                 return Outcome(after=verdict.after)
             if verdict.state != "act":
                 return self._failed(instance, verdict)
-            self._act(instance, verdict)
+            instance = self._act(instance, verdict)
         return Outcome(failed=True)
 
     def _next(self, view: View) -> Verdict | None:
@@ -64,32 +64,32 @@ class LastDump:
 
     def _view(self, instance: Instance, server: Server) -> View:
         services = self._services
-        found = services.store.instance(instance.key) or instance
-        if found.spec is None:
-            raise SpecError("InvalidSpec", found.error)
+        if instance.spec is None:
+            raise SpecError("InvalidSpec", instance.error)
         now = services.clock()
-        context = services.contexts.load(found, found.spec, now)
+        context = services.contexts.load(instance, instance.spec, now)
         return View(
             desired=context.desired,
             facts=self._inventory.facts(context.desired.images),
-            record=found.status,
+            record=instance.status,
             # A Server that is being deleted itself waits for its Instances; that it can be used was looked at before.
             server=replace(services.contexts.server_view(server), ready=True),
             now=now,
             policy=context.policy,
         )
 
-    def _act(self, instance: Instance, verdict: Verdict) -> None:
+    def _act(self, instance: Instance, verdict: Verdict) -> Instance:
+        """What the Instance is then."""
         results = Results()
         for action in verdict.actions:
             self._executor.run(action, self._inventory, results)
         if results.backup is None:
-            return
+            return instance
         file, sha256, size, release = results.backup
         now = self._services.clock()
         record = BackupRecord(file=file, sha256=sha256, size=size, release=release, finished_at=rfc3339(now))
         told = f"the last dump is {file}"
-        self._services.report(instance, Situation(instance.generation, now, deleting=told, backup=record))
+        return self._services.report(instance, Situation(instance.generation, now, deleting=told, backup=record))
 
     def _failed(self, instance: Instance, verdict: Verdict) -> Outcome:
         if verdict.container:  # the next try runs anew

@@ -1,6 +1,7 @@
 """What one pass over an Instance has at hand: its object, the actions on its host, and the ways to tell."""
 
 import logging
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -19,9 +20,9 @@ from dotmac_operator.core.view import ServerView, View
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import Progress
 from dotmac_operator.reconcile.context import Context
-from dotmac_operator.reconcile.execute import Executor, Overtaken, Results, Site, log_tail
+from dotmac_operator.reconcile.execute import LOOKS, Executor, Overtaken, Results, Site, log_tail
 from dotmac_operator.reconcile.kept import Kept
-from dotmac_operator.reconcile.ports import Outcome
+from dotmac_operator.reconcile.ports import DONE, Outcome
 from dotmac_operator.reconcile.services import Services
 from dotmac_operator.reconcile.store import Instance, server_name
 
@@ -50,6 +51,7 @@ class Pass:
         self.services = services
         self.instance = instance
         """As it is now; a pass ends when its spec moves on."""
+        self._telling = threading.Lock()
         self.key = instance.key
         self.kept = kept
         if not kept.drift:  # what an operator found that did not live to see it repaired
@@ -87,6 +89,8 @@ class Pass:
         server = context.server
         assert server.spec is not None  # noqa: S101 - Contexts.load has looked
         services = self.services
+        if not all(isinstance(action, LOOKS) for action in actions):
+            services.prove(self.instance)
         site = Site(self.instance.ref, server.key, server.spec.proxy)
         executor = Executor(services.cluster, services.hosts, site, progress)
         results = Results()
@@ -164,10 +168,11 @@ class Pass:
             failure=failure,
             rollback=rollback,
         )
-        outcome = self.services.report(self.instance, situation)
+        with self._telling:  # the progress of actions that are done at the same time
+            self.instance = self.services.report(self.instance, situation)
         if drift:
             self.kept.drift = {}  # only now: the write may have failed
-        return outcome
+        return DONE
 
     def event(self, type_: str, reason: str, message: str) -> None:
         self.services.cluster.event(self.instance.ref, type_, reason, message)  # type: ignore[arg-type]

@@ -273,10 +273,9 @@ class RestoreReconciler(JobReconciler):
         """From here on the Instance's own steps go on: nothing of what was known of its application is true."""
         anew = {"verify", "migrate"} if migrate else {"verify"}
         self._forget(instance.ref.uid)
-        self._tell_instance(found, instance)
-        latest = self.services.store.instance(instance.key) or instance
-        kept = [shot for shot in latest.status.one_shots or () if shot.name not in anew]
-        self.services.write(latest, latest.status.model_copy(update={"one_shots": kept, "components": []}))
+        told = self._tell_instance(found, instance)
+        kept = [shot for shot in told.status.one_shots or () if shot.name not in anew]
+        self.services.write(told, told.status.model_copy(update={"one_shots": kept, "components": []}))
         self._to(found, "Starting", "the Instance is brought up again")
         self._wake("Instance", instance.key)
 
@@ -343,9 +342,9 @@ class RestoreReconciler(JobReconciler):
     def _to(self, found: Restore, step: str, message: str, **changes: object) -> None:
         self.report(found, Report("Running", "Restoring", message), step=step, **changes)
 
-    def _tell_instance(self, found: Restore, instance: Instance) -> None:
+    def _tell_instance(self, found: Restore, instance: Instance) -> Instance:
         problem = out_of_place(found.ref.name)
-        self.services.report(instance, Situation(instance.generation, self.services.clock(), problem=problem))
+        return self.services.report(instance, Situation(instance.generation, self.services.clock(), problem=problem))
 
 
 def _job(found: Restore, backup: Backup | None) -> Job:

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dotmac_crds.backup import BackupStatus
+from dotmac_crds.base import Model
 from dotmac_crds.instance import InstanceStatus, QuotaStatus
 from dotmac_operator.core import names
 from dotmac_operator.core.status import Problem, Situation, compute
 from dotmac_operator.reconcile.context import Contexts, NotYet
 from dotmac_operator.reconcile.hosts import Hosts
-from dotmac_operator.reconcile.ports import DONE, Body, Cluster, Meter, Outcome, Stale, Unmetered
-from dotmac_operator.reconcile.store import Instance, Resource, Store, relevant
+from dotmac_operator.reconcile.ports import Body, Cluster, Meter, Outcome, Stale, Unmetered
+from dotmac_operator.reconcile.store import Instance, Resource, Store, parse, relevant
 
 LOOK_AGAIN = 30.0
 """Seconds after which something that is not there yet is looked for again, although its arrival wakes us too."""
@@ -41,18 +42,21 @@ class Services:
     clock: Callable[[], float] = time.time
     meter: Meter = field(default_factory=Unmetered)
 
-    def report(self, instance: Instance, situation: Situation) -> Outcome:
-        """Writes the status when it differs from the last known one."""
-        found = self.store.instance(instance.key)
-        current = found if found is not None and found.ref.uid == instance.ref.uid else instance
+    def report(self, instance: Instance, situation: Situation) -> Instance:
+        """Writes the status when it differs from that of `instance`, the version that `situation` was judged from;
+        returns what the object is then. Not the last known version: what came by the watch since may ask for something
+        else than what is about to be done.
+
+        Raises:
+            Stale
+        """
         try:
-            self.write(current, self.status(current, situation))
+            return self.write(instance, self.status(instance, situation))
         except Stale:
             now = self.store.instance(instance.key)
-            if now is None or now.status != current.status or relevant(current, now):
+            if now is None or now.status != instance.status or relevant(instance, now):
                 raise
-            self.write(now, self.status(now, situation))
-        return DONE
+            return self.write(now, self.status(now, situation))
 
     def status(self, instance: Instance, situation: Situation) -> InstanceStatus:
         """What is to be told of an Instance; equal to its status when there is nothing new."""
@@ -64,16 +68,39 @@ class Services:
         jobs = (job for job in self.store.jobs(instance.key) if job.ref.kind == "Backup" and not job.deleting)
         return tuple(job.status for job in jobs if job.status.volume in own)
 
-    def write(self, instance: Instance, status: InstanceStatus) -> None:
+    def write[SpecT: Model, StatusT: Model](
+        self, found: Resource[SpecT, StatusT], status: StatusT
+    ) -> Resource[SpecT, StatusT]:
         """Only over the version that it was made from: an operator that was given an old list, or has slept while
-        another one led, neither takes back what was recorded since nor goes on to act on what was asked before."""
-        if status == instance.status:  # a steady fleet writes nothing
-            return
+        another one led, neither takes back what was recorded since nor goes on to act on what was asked before.
+
+        Raises:
+            Stale
+        """
+        if status == found.status:  # a steady fleet writes nothing
+            return found
+        return self._over(found, status)
+
+    def prove(self, resource: Resource[Any, Any]) -> None:
+        """Before the first action for an object: that the version which is acted on is the present one. A write of its
+        status has proven it; where there was nothing to tell, the same status over the same version does, and changes
+        nothing.
+
+        Raises:
+            Stale
+        """
+        if not self.store.proven(resource.ref.uid):
+            self._over(resource, resource.status)
+
+    def _over(self, resource: Resource[Any, Any], status: Model) -> Resource[Any, Any]:
+        """Applies a status to this version, and no other."""
         try:
-            self.take(self.cluster.apply_status(instance.ref, status.to_wire(), exactly=True))
+            made = parse(self.cluster.apply_status(resource.ref, status.to_wire(), exactly=True))
         except Stale as changed:
             self.take(changed.body)
             raise
+        self.store.keep(made, proven=True)
+        return made
 
     def working_job(self, instance: str) -> str:
         """The Backup or Restore that works on an Instance, for people; empty: none does."""
@@ -102,16 +129,15 @@ class Services:
 
     def not_yet(self, instance: Instance, problem: NotYet) -> Outcome:
         """Tells what an Instance waits for."""
-        found = self.store.instance(instance.key) or instance
         told = Problem(problem.reason, str(problem), stalled=problem.stalled)
         situation = Situation(
-            found.generation,
+            instance.generation,
             self.clock(),
             problem=told,
-            reconcile_token=found.reconcile_token,
-            quota=self.quota(found),
+            reconcile_token=instance.reconcile_token,
+            quota=self.quota(instance),
         )
-        self.report(found, situation)
+        self.report(instance, situation)
         return Outcome(after=LOOK_AGAIN)
 
     def quota(self, instance: Instance) -> QuotaStatus | None:

@@ -140,6 +140,7 @@ class Store:
         self._keys: dict[tuple[str, str], frozenset[str]] = {}
         """(namespace, Secret) -> names of the Servers that sign in with it."""
         self._gone: dict[str, None] = {}
+        self._proven: set[str] = set()
         self.revision = 0
         """Grows with every change, so that what was computed from the store can be kept until then."""
 
@@ -147,8 +148,12 @@ class Store:
         """Parses a version and keeps it."""
         return self.keep(parse(body))
 
-    def keep(self, fresh: Resource[Any, Any]) -> tuple[Resource[Any, Any] | None, Resource[Any, Any]]:
+    def keep(
+        self, fresh: Resource[Any, Any], *, proven: bool = False
+    ) -> tuple[Resource[Any, Any] | None, Resource[Any, Any]]:
         """Takes a version in; returns (the one before, the one now). An older version than the kept one is ignored.
+
+        `proven`: it was the present one, and what comes by the watch from now on cannot be older.
 
         So is any version of an object that was dropped: the answer to our last write may come after the watch's word
         that the object is gone, and a ghost would hold its name, its memory and its Server for good.
@@ -156,6 +161,8 @@ class Store:
         with self._lock:
             if fresh.ref.uid in self._gone:
                 return fresh, fresh
+            if proven:
+                self._proven.add(fresh.ref.uid)
             kept = self._objects[fresh.ref.kind].get(fresh.key)
             if kept is not None and kept.ref.uid == fresh.ref.uid and _older(fresh, kept):
                 return kept, kept
@@ -206,11 +213,16 @@ class Store:
     def drop(self, kind: str, key: str, uid: str) -> None:
         with self._lock:
             self._gone[uid] = None
+            self._proven.discard(uid)
             if len(self._gone) > GONE_KEPT:
                 del self._gone[next(iter(self._gone))]
             kept = self._objects[kind].get(key)
             if kept is not None and kept.ref.uid == uid:
                 self._replace(kept, None)
+
+    def proven(self, uid: str) -> bool:
+        """Whether the present version of an object was seen by this process, and not only a list that may be old."""
+        return uid in self._proven
 
     def instance(self, key: str) -> Instance | None:
         found: Instance | None = self._get("Instance", key)
