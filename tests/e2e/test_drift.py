@@ -2,14 +2,20 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from statistics import median
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from tests.e2e import releases
 from tests.e2e.platform import Platform, Tenant, condition
 from tests.kits.dockerhost import DockerHost
@@ -32,28 +38,42 @@ def tenant(platform: Platform) -> Iterator[Tenant]:
 type Harm = Callable[[DockerHost, str], object]
 
 ROLES = ("web", "database")
-HARMS: dict[str, tuple[Harm, str]] = {
-    "killed": (lambda host, name: host.docker("kill", name), "start container "),
-    "stopped": (lambda host, name: host.docker("stop", "--time", "0", name), "start container "),
-    "removed": (lambda host, name: host.docker("rm", "--force", name), "run container "),
-    "paused": (lambda host, name: host.docker("pause", name), "unpause container "),
-    "renamed": (lambda host, name: host.docker("rename", name, "somebody"), "rename container "),
+HARMS: dict[str, tuple[Harm, str, str]] = {
+    "killed": (lambda host, name: host.docker("kill", name), "start container ", "ContainerStopped"),
+    "stopped": (lambda host, name: host.docker("stop", "--time", "0", name), "start container ", "ContainerStopped"),
+    "removed": (lambda host, name: host.docker("rm", "--force", name), "run container ", "ContainerMissing"),
+    "paused": (lambda host, name: host.docker("pause", name), "unpause container ", "ContainerPaused"),
+    "renamed": (lambda host, name: host.docker("rename", name, "somebody"), "rename container ", "ContainerRenamed"),
     "limited": (
         lambda host, name: host.docker("update", "--cpus", "0.5", "--memory", "64m", "--memory-swap", "64m", name),
         "set the limits ",
+        "LimitsChanged",
     ),
-    "not restarted": (lambda host, name: host.docker("update", "--restart", "no", name), "set the limits "),
-    "cut off": (lambda host, name: host.docker("network", "disconnect", f"dotmac-{NAME}", name), "connect "),
-    "elsewhere": (lambda host, name: host.docker("network", "connect", "bridge", name), "disconnect "),
+    "not restarted": (
+        lambda host, name: host.docker("update", "--restart", "no", name),
+        "set the limits ",
+        "LimitsChanged",
+    ),
+    "cut off": (
+        lambda host, name: host.docker("network", "disconnect", f"dotmac-{NAME}", name),
+        "connect ",
+        "NetworkDisconnected",
+    ),
+    "elsewhere": (
+        lambda host, name: host.docker("network", "connect", "bridge", name),
+        "disconnect ",
+        "NetworkForeign",
+    ),
 }
+"""What is done, the action that takes it back, and the kind that the metric counts."""
 
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_change_by_hand_is_taken_back(platform: Platform, tenant: Tenant, role: str, harm: str) -> None:
     (before,) = tenant.containers(role)
-    volumes, mark, events = tenant.volumes(), platform.operator.mark(), told(platform)
-    harm_, began = HARMS[harm]
+    volumes, mark, events, counts = tenant.volumes(), platform.operator.mark(), told(platform), counted(platform)
+    harm_, began, kind = HARMS[harm]
     harm_(tenant.host, before["Name"].lstrip("/"))
     done = time.time()
     DELAYS.append(repaired(platform, tenant, began, mark) - done)
@@ -67,12 +87,30 @@ def test_a_change_by_hand_is_taken_back(platform: Platform, tenant: Tenant, role
     assert tenant.volumes() == volumes
     assert role in tenant.status["drift"]["what"]
     assert told(platform) == events + 1
+    assert counted(platform) - counts == {kind: 1}
     assert tenant.ask().json()["database"] is True
 
 
-def told(platform: Platform) -> int:
+def told(platform: Platform, name: str = NAME) -> int:
     """Events about repairs; the API folds equal ones into one with a count."""
-    return sum(event.get("count") or 1 for event in platform.events(NAME) if event["reason"] == "DriftRepaired")
+    return sum(event.get("count") or 1 for event in platform.events(name) if event["reason"] == "DriftRepaired")
+
+
+def counted(platform: Platform) -> Counter[str]:
+    """Kind -> repairs, as the metric of this process has them."""
+    text = httpx.get(platform.operator.url("metrics and health") + "/metrics", timeout=10).text
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    return Counter({s.labels["kind"]: int(s.value) for s in samples if s.name == "dotmac_drift_repaired_total"})
+
+
+@contextmanager
+def looking_away(platform: Platform) -> Iterator[None]:
+    """The operator stands still for what takes several commands, and is told of them all when it goes on."""
+    os.kill(platform.operator.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(platform.operator.pid, signal.SIGCONT)
 
 
 def repaired(platform: Platform, tenant: Tenant, began: str, mark: int) -> float:
@@ -100,10 +138,70 @@ def test_a_route_that_is_deleted_comes_back(platform: Platform, tenant: Tenant) 
     config["apps"]["http"]["servers"]["plain"]["routes"] = []
     socket = "unix//run/caddy/admin.sock"
     argv = ("exec", "--interactive", PROXY, "caddy", "reload", "--config", "-", "--address", socket)
-    mark = platform.operator.mark()
+    mark, events, counts = platform.operator.mark(), told(platform), counted(platform)
     tenant.host.docker(*argv, data=json.dumps(config).encode())
     done = time.time()
     assert repaired(platform, tenant, f"route {NAME}.", mark) - done < 3 * SECONDS
+    assert served(tenant)
+    assert f"route {NAME}." in tenant.status["drift"]["what"]
+    assert (told(platform), (counted(platform) - counts)["RouteChanged"]) == (events + 1, 1)
+
+
+PROXY_HARMS: dict[str, tuple[tuple[str, ...], str]] = {
+    "removed": (("rm", "--force"), "ContainerMissing"),
+    "killed": (("kill",), "ContainerStopped"),
+    "paused": (("pause",), "ContainerPaused"),
+}
+
+
+@pytest.mark.parametrize("harm", PROXY_HARMS)
+def test_the_proxy_comes_back_with_every_route(platform: Platform, tenant: Tenant, harm: str) -> None:
+    command, kind = PROXY_HARMS[harm]
+    ids, events, counts = tenant.ids(), told(platform, "two"), counted(platform)
+    before = (platform.get("Server", "two") or {})["status"].get("drift")
+    tenant.host.docker(*command, PROXY)
+    platform.wait("it is served again", lambda: served(tenant), 15, about=NAME)
+
+    def recorded() -> bool:
+        drift = (platform.get("Server", "two") or {})["status"].get("drift")
+        return drift != before and PROXY in drift["what"] and told(platform, "two") == events + 1
+
+    platform.wait("the repair is on record", recorded, 10, about=NAME)
+    assert (counted(platform) - counts)[kind] == 1
+    platform.wait_condition("Server", "two", "Ready", "True")
+    platform.wait_ready(NAME)
+    assert tenant.ids() == ids, "no container of the tenant was touched"
+
+
+def test_a_data_volume_that_is_gone_is_told_and_never_made_anew(
+    platform: Platform, tenant: Tenant, tmp_path: Path
+) -> None:
+    """What its message asks for is then done by hand, with the labels as it names them."""
+    host, volume = tenant.host, f"dotmac-{NAME}-data"
+    runs = tenant.runs()
+    where = Path(json.loads(host.docker("volume", "inspect", volume))[0]["Mountpoint"])
+    owner = where.stat()
+    with looking_away(platform):
+        host.docker("rm", "--force", *host.docker("ps", "-aq", "--filter", f"volume={volume}").split())
+        shutil.copytree(where, tmp_path / "data")
+        host.docker("volume", "rm", volume)
+    found = platform.wait_condition("Instance", NAME, "Stalled", "True", reason="DataVolumeMissing")
+    message = condition(found, "Stalled")["message"]  # type: ignore[index]
+    assert volume in message
+    time.sleep(2)
+    assert volume not in host.docker("volume", "ls", "--quiet").split()
+    assert tenant.containers("web") == tenant.containers("worker") == []
+
+    labels = re.findall(r"platform\.dotmac\.io/[a-z-]+=[\w-]+", message)
+    host.docker("volume", "create", *(f"--label={label}" for label in labels), volume)
+    where = Path(json.loads(host.docker("volume", "inspect", volume))[0]["Mountpoint"])
+    shutil.copytree(tmp_path / "data", where, dirs_exist_ok=True)
+    for path in (where, *where.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid)
+    asked = {"metadata": {"annotations": {"platform.dotmac.io/reconcile-requested-at": "the volume is back"}}}
+    platform.patch("Instance", NAME, asked)  # else it looks again within half a minute
+    platform.wait_condition("Instance", NAME, "Ready", "True")
+    assert tenant.runs() == runs
     assert served(tenant)
 
 
@@ -180,16 +278,20 @@ def test_a_database_server_that_does_not_start_gives_way_to_the_old_one(platform
 
 
 def test_a_network_that_is_removed_comes_back(platform: Platform, tenant: Tenant) -> None:
+    """Told by the event stream, as all drift."""
     network = f"dotmac-{NAME}"
     host = tenant.host
     names = [c["Name"].lstrip("/") for c in tenant.containers() if c["State"]["Running"]]
-    platform.operator.stop()
-    for name in (*names, PROXY):
-        host.docker("network", "disconnect", "--force", network, name)
-    host.docker("network", "rm", network)
-    platform.operator.start()
+    mark, events, counts = platform.operator.mark(), told(platform), counted(platform)
+    with looking_away(platform):
+        for name in (*names, PROXY):
+            host.docker("network", "disconnect", "--force", network, name)
+        host.docker("network", "rm", network)
+    repaired(platform, tenant, "create network ", mark)
     platform.wait("it is served again", lambda: served(tenant), about=NAME)
     assert tenant.ask().json()["database"] is True
+    assert network in tenant.status["drift"]["what"]
+    assert (told(platform), (counted(platform) - counts)["NetworkMissing"]) == (events + 1, 1)
     assert sorted(c["Name"].lstrip("/") for c in tenant.containers() if c["State"]["Running"]) == sorted(names)
 
 

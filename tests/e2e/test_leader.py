@@ -138,13 +138,16 @@ def test_stopped_in_the_middle_of_a_deploy_it_wakes_up_to_no_effect(platform: Pl
     """`standby` leads now. Its last calls are cut off by the host, and it ends by itself with an error."""
     first, host, tenant = platform.operator, platform.hosts["two"], Tenant(platform, "sleeper", "two")
     wait_leader(platform, standby)
-    mark = standby.mark()
+    kept, mark = fence(host), standby.mark()
     with watching(host) as lines:
         platform.apply(releases.instance("sleeper", "sample-2", serverRef={"name": "two"}, env=SLOW))
         under_way(standby, mark, "run container dotmac-sleeper-web-")
         assert standby._process is not None
         standby._process.send_signal(signal.SIGSTOP)
-        assert wait_leader(platform, first) < TAKEOVER
+        began = time.monotonic()
+        wait_leader(platform, first)
+        platform.wait("the next one acts on the host", lambda: fence(host) > kept, TAKEOVER)
+        assert time.monotonic() - began < TAKEOVER
         platform.wait_ready("sleeper", 45)
         before = tenant.ids()
         standby._process.send_signal(signal.SIGCONT)
