@@ -1,16 +1,29 @@
 """What somebody can reach who runs code in one tenant's container, and what not. SECURITY.md promises this."""
 
 import json
+import re
+import shlex
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+import httpx
 import pytest
 from tests.e2e import releases
 from tests.e2e.platform import HTTP_PORT, HTTPS_PORT, Platform, Tenant
 from tests.kits.dockerhost import DockerHost
 
+from dotmac_local.demo.processes import run
 from dotmac_operator.core.names import PROXY_CONTAINER
+
+SECURITY = Path(__file__).resolve().parents[2] / "SECURITY.md"
+NETWORK_POOL = "10.210.0.0/16"
+"""The default of `Server.spec.capacity`."""
+METADATA = "169.254.169.254"
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
 
@@ -38,6 +51,12 @@ for port in range(1, 65536):
         if made.connect_ex((sys.argv[1], port)) == 0:
             found.append(port)
 print(json.dumps(found))
+"""
+LISTEN = """
+import signal, socket, sys
+listening = socket.create_server((sys.argv[1], int(sys.argv[2])))
+print("listening", flush=True)
+signal.pause()
 """
 SOCKETS = """
 import json, os, stat
@@ -78,6 +97,12 @@ class Neighbours:
 
     def connect(self, *targets: tuple[str, int], tenant: Tenant | None = None) -> object:
         return self.run(CONNECT, json.dumps(targets), tenant=tenant)
+
+    def answers(self, *targets: tuple[str, int], tenant: Tenant | None = None) -> list[str]:
+        """Of each target, in their order."""
+        found = self.connect(*targets, tenant=tenant)
+        assert isinstance(found, dict)
+        return [found[f"{host}:{port}"] for host, port in targets]
 
     def addresses(self, container: str) -> dict[str, str]:
         """Network -> address of a container."""
@@ -148,6 +173,77 @@ def test_of_the_host_only_what_it_offers_to_everybody_is_reachable(neighbours: N
         *((address, port) for address in (gateway, neighbours.host.address) for port in (2375, 2376))
     )
     assert set(engine.values()) == {"closed"}, engine  # type: ignore[attr-defined]
+
+
+def test_another_tenants_network_leads_no_further(neighbours: Neighbours) -> None:
+    """Host and proxy have an address in each tenant's network."""
+    ((name, network),) = neighbours.victim.containers("web")[0]["NetworkSettings"]["Networks"].items()
+    found = neighbours.run(SCAN, network["Gateway"])
+    assert set(found) <= {neighbours.host.port, HTTP_PORT, HTTPS_PORT}, found  # type: ignore[call-overload]
+    proxy = [(neighbours.addresses(PROXY_CONTAINER)[name], port) for port in (80, 443)]
+    assert neighbours.answers(*proxy, tenant=neighbours.victim) == ["open", "open"]
+    assert neighbours.answers(*proxy) == ["closed", "closed"]
+
+
+def test_nothing_of_a_tenant_is_published_on_the_host(neighbours: Neighbours) -> None:
+    for tenant in (neighbours.mallory, neighbours.victim):
+        for container in tenant.containers():
+            assert not container["HostConfig"]["PortBindings"], container["Name"]
+            assert not any((container["NetworkSettings"]["Ports"] or {}).values()), container["Name"]
+
+
+@contextmanager
+def metadata_service(host: DockerHost) -> Iterator[None]:
+    """A machine beyond the host that answers where a cloud's metadata service does."""
+    name = f"{host.namespace}m"
+    with ExitStack() as stack:
+        run(["ip", "netns", "add", name])
+        stack.callback(run, ["ip", "netns", "delete", name])
+        host.in_namespace("ip", "link", "add", "meta0", "type", "veth", "peer", "name", "eth0", "netns", name)
+        host.in_namespace("ip", "address", "add", "169.254.169.253/30", "dev", "meta0")
+        host.in_namespace("ip", "link", "set", "meta0", "up")
+        for command in (
+            f"address add {METADATA}/30 dev eth0",
+            "link set eth0 up",
+            "route add default via 169.254.169.253",
+        ):
+            run(["ip", "-n", name, *command.split()])
+        serve = ("nsenter", f"--net=/run/netns/{name}", sys.executable, "-c", LISTEN, METADATA, "80")
+        service = stack.enter_context(subprocess.Popen(serve, stdout=subprocess.PIPE))
+        stack.callback(service.kill)
+        assert service.stdout is not None and service.stdout.readline()
+        yield
+
+
+def rules(internal: str) -> list[list[str]]:
+    """The rules for a host's firewall as SECURITY.md has them, with values for what it leaves open."""
+    lines = re.findall(r"^\s*(iptables .*?)(?:\s+#.*)?$", SECURITY.read_text(), re.MULTILINE)
+    assert len(lines) == 3
+    return [
+        shlex.split(line.replace("<networkPool>", NETWORK_POOL).replace("<internal network>", internal))
+        for line in lines
+    ]
+
+
+def test_the_rules_of_the_page_close_what_is_open_as_built(neighbours: Neighbours) -> None:
+    host = neighbours.host
+    (gateway,) = re.findall(r"default via (\S+)", host.in_namespace("ip", "route"))
+    with metadata_service(host), socket.create_server((gateway, 0)) as internal, ExitStack() as stack:
+        beyond = [(METADATA, 80), (gateway, internal.getsockname()[1]), (host.address, host.port)]
+        assert neighbours.answers(*beyond) == ["open", "open", "open"]
+        for rule in rules(f"{gateway}/32"):
+            host.in_namespace(*rule)
+            stack.callback(host.in_namespace, *("-D" if word == "-I" else word for word in rule))
+        assert neighbours.answers(*beyond) == ["closed", "closed", "closed"]
+        # The tenants are served, and have what is theirs.
+        assert set(neighbours.answers(*neighbours.targets(neighbours.mallory).values())) == {"open"}
+        url = f"https://{host.address}:{HTTPS_PORT}/healthz"
+        domain = neighbours.victim.domain
+        with httpx.Client(verify=False, trust_env=False) as client:  # noqa: S501 - a certificate of the proxy's own
+            served = client.get(url, headers={"Host": domain}, extensions={"sni_hostname": domain})
+        assert served.status_code == 200
+        probe = "import socket; socket.create_connection(('169.254.169.254', 80), 2)"
+        host.in_namespace(sys.executable, "-c", probe)
 
 
 def test_no_socket_of_docker_nor_of_anything_else(neighbours: Neighbours) -> None:
