@@ -18,6 +18,7 @@ from dotmac_operator.serving import reference
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 ALERTS = DEPLOY / "prometheus" / "alerts.yaml"
+RUNBOOKS = DEPLOY / "docs" / "alerts.md"
 DASHBOARD = DEPLOY / "grafana" / "dashboard.json"
 # Words of PromQL that could be taken for the name of a metric or a label.
 WORDS = {
@@ -74,7 +75,16 @@ def test_alerts_say_how_bad_it_is_and_what_to_do() -> None:
     assert len(names) == len(set(names))
     for rule in alerts():
         assert rule["labels"]["severity"] in ("critical", "warning", "info"), rule["alert"]
-        assert set(rule["annotations"]) == {"summary", "description"}, rule["alert"]
+        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}, rule["alert"]
+
+
+def test_each_alert_leads_to_its_part_of_the_page() -> None:
+    headings = re.findall(r"^## (\S+)$", RUNBOOKS.read_text(), re.MULTILINE)
+    assert headings == [rule["alert"] for rule in alerts()]
+    for rule in alerts():
+        page, _, anchor = rule["annotations"]["runbook_url"].partition("#")
+        assert page.endswith(str(RUNBOOKS.relative_to(DEPLOY.parent)))
+        assert anchor == rule["alert"].lower()
 
 
 def promtool(*arguments: str, where: Path) -> subprocess.CompletedProcess[str]:
@@ -140,3 +150,29 @@ def test_the_dashboard_has_what_grafana_wants() -> None:
         taken |= cells
         assert panel["datasource"]["uid"] == "${datasource}"
         assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
+        assert panel["title"] and panel["description"], panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"] in ("none", "s", "ops", "reqps"), panel["title"]
+
+
+def unit_of(panel: dict[str, Any], target: dict[str, Any]) -> str:
+    """What Grafana writes behind the values of a query."""
+    config = panel["fieldConfig"]
+    own = {override["matcher"]["options"]: override["properties"][0]["value"] for override in config["overrides"]}
+    unit: str = own.get(target["refId"], config["defaults"]["unit"])
+    return unit
+
+
+def test_times_are_shown_as_times_and_rates_as_rates() -> None:
+    for panel in json.loads(DASHBOARD.read_text())["panels"]:
+        for target in panel["targets"]:
+            unit, expr = unit_of(panel, target), target["expr"]
+            seconds = expr.startswith("histogram_quantile") or expr.partition("{")[0].endswith("_seconds")
+            assert (unit == "s") is seconds, (panel["title"], expr)
+            assert (unit in ("ops", "reqps")) is ("rate(" in expr and not seconds), (panel["title"], expr)
+
+
+def test_every_variable_that_is_used_exists() -> None:
+    text = DASHBOARD.read_text()
+    names = {variable["name"] for variable in json.loads(text)["templating"]["list"]}
+    used = set(re.findall(r"\$\{?([a-z]\w*)", text))
+    assert used == names

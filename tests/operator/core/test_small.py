@@ -18,7 +18,8 @@ from tests.kits.tenant import (
 )
 
 from dotmac_crds.instance import LabelSelector
-from dotmac_operator.core import names
+from dotmac_operator.core import actions as do
+from dotmac_operator.core import drift, names
 from dotmac_operator.core.actions import DisconnectNetwork, RemoveContainer, RemoveNetwork, RemoveRoute, RemoveVolume
 from dotmac_operator.core.digest import digest
 from dotmac_operator.core.facts import NetworkFact, VolumeFact
@@ -234,3 +235,17 @@ def test_the_longer_secret_is_masked_first() -> None:
 def test_a_digest_does_not_know_the_order_of_keys(value: dict[str, Any]) -> None:
     assert digest(value) == digest(dict(reversed(list(value.items()))))
     assert digest([value]) != digest(value)
+
+
+def test_every_action_is_a_kind_of_drift_or_known_to_be_none() -> None:
+    """An action without a kind is repaired and not counted."""
+    looks = {
+        do.ClaimCredentials,
+        do.ProbeContainer,
+        do.ProbeInside,
+        do.CountConnections,
+        do.VerifyRoute,
+        do.RecordBackup,
+    }
+    undone = {do.RemoveNetwork, do.RemoveVolume, do.RemoveRoute}
+    assert set(do.Action.__subclasses__()) == drift.KINDS.keys() | looks | undone
