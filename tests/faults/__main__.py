@@ -1,14 +1,17 @@
 """`python -m tests.faults [--all | --sample N] [--seed S]`: the fault matrix, or a sample of it.
 
-One line a case that fails or never came to its point, a table at the end, and a last line for programs:
-`faults cases=N passed=N failed=N unreached=N seed=S`. Exit status 1 when a case failed. Repeat one with --only.
-The whole takes hours on two cores: with --record FILE each result is kept there as a line of JSON, with the operator's
-last words where it failed, and the same command goes on where it was interrupted.
+One line a case that did not pass, a table by kind at the end, and a last line for programs:
+`faults cases=N passed=N failed=N untaken=N unreached=N seed=S`. A case is untaken when nothing shows that its fault
+was really met, and unreached when its point never came. Exit status 1 when one failed or was untaken. Repeat: --only.
+The whole takes about an hour on two cores: with --record FILE each result is kept there as a line of JSON, with the
+operator's last words where it did not pass, and the same command goes on where it was interrupted; what another commit
+has made is run again. --part 2/4 is the second of four parts that have nothing in common.
 """
 
 import argparse
 import json
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,11 +20,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
+from zlib import crc32
 
 from tests.faults.cases import Case, Outcome
 from tests.faults.journeys import JOURNEYS
 from tests.faults.matrix import Matrix
 from tests.faults.world import lab
+
+RESULTS = ("passed", "failed", "untaken", "unreached")
 
 
 def arguments() -> argparse.Namespace:
@@ -35,8 +41,18 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=int, default=2, help="cases at the same time (default 2)")
     parser.add_argument("--list", action="store_true", help="name the cases, run none")
+    parser.add_argument("--part", type=part, default=(1, 1), metavar="I/N", help="only the I-th of N parts")
+    parser.add_argument("--hollow", action="store_true", help="faults that do nothing: each kind must notice")
     parser.add_argument("--record", type=Path, metavar="FILE", help="keep results there; what is there is not run")
     return parser.parse_args()
+
+
+def part(text: str) -> tuple[int, int]:
+    """`2/4`, as numbers."""
+    number, _, parts = text.partition("/")
+    if not (number.isdigit() and parts.isdigit() and 1 <= int(number) <= int(parts)):
+        raise argparse.ArgumentTypeError("two numbers, such as 2/4")
+    return int(number), int(parts)
 
 
 def say(text: str) -> None:
@@ -49,36 +65,51 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dotmac-faults-") as scratch, lab(Path(scratch)) as place:
         named = options.only.partition("/")[0]
         matrix = Matrix(place, (named,)) if named in JOURNEYS else Matrix(place)
-        cases = [case for case in matrix.cases() if options.only in str(case)]
+        chosen = matrix.hollow() if options.hollow else matrix.cases()
+        cases = [case for case in chosen if options.only in str(case) and in_part(case, *options.part)]
         if options.list:
             for case in cases:
                 say(str(case))
             return 0
         # All of them shuffled too: whatever part has run is a fair sample.
-        wanted = len(cases) if options.all or options.only else min(options.sample, len(cases))
+        some = not (options.all or options.only or options.hollow)
+        wanted = min(options.sample, len(cases)) if some else len(cases)
         return run(matrix, random.Random(options.seed).sample(cases, wanted), options)
+
+
+def in_part(case: Case, number: int, parts: int) -> bool:
+    """By its name: how often a status is written, and with it the number of cases, differs from run to run."""
+    return crc32(str(case).encode()) % parts == number - 1
+
+
+def commit() -> str:
+    """Of the code that is tested; empty outside of a clone."""
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)  # noqa: S607
+    return asked.stdout.strip()
 
 
 class Tally:
     """Counts of results by kind; each is also a line of a file if there is one."""
 
     def __init__(self, file: Path | None) -> None:
-        self._file = file
+        self._file, self._commit = file, commit()
         self.known: set[str] = set()
         self.kinds: dict[str, Counter[str]] = {}
         for line in file.read_text().splitlines() if file and file.exists() else ():
             told = json.loads(line)
+            if told.get("commit") != self._commit or told["case"] in self.known:
+                continue
             self.known.add(told["case"])
             self._count(told["kind"], told["result"])
 
     def add(self, case: Case, outcome: Outcome) -> str:
-        """Its result: passed, failed or unreached."""
-        result = "failed" if outcome.problems else "passed" if outcome.struck else "unreached"
+        """Its result."""
+        result = outcome.result
         self._count(case.kind.name, result)
         if self._file:
             told = {
                 "case": str(case), "kind": case.kind.name, "result": result, "seconds": round(outcome.seconds, 1),
-                "problems": outcome.problems, "log": outcome.log,
+                "problems": outcome.problems, "untaken": outcome.untaken, "log": outcome.log, "commit": self._commit,
             }  # fmt: skip
             with self._file.open("a") as file:
                 file.write(json.dumps(told) + "\n")
@@ -113,15 +144,26 @@ def run(matrix: Matrix, cases: list[Case], options: argparse.Namespace) -> int:
             case, outcome = under_way[done], done.result()
             result = tally.add(case, outcome)
             if result != "passed":
-                say("\n  ".join([f"{result.upper()} {case} ({outcome.seconds:.0f} s)", *outcome.problems]))
+                why = [*outcome.problems, *outcome.untaken]
+                say("\n  ".join([f"{result.upper()} {case} ({outcome.seconds:.0f} s)", *why]))
             if number % 25 == 0:
                 spent = time.monotonic() - began
                 say(f"{number} of {len(left)} after {spent:.0f} s, {spent / number * (len(left) - number):.0f} s to go")
-    for name, counts in sorted(tally.kinds.items()):
-        say(f"{name:24}" + "  ".join(f"{word}={count}" for word, count in sorted(counts.items())))
-    words = " ".join(f"{word}={tally.total[word]}" for word in ("passed", "failed", "unreached"))
-    say(f"faults cases={tally.total.total()} {words} seed={options.seed}")
-    return int(tally.total["failed"] > 0)
+    say(table(tally))
+    total = tally.total
+    words = " ".join(f"{word}={total[word]}" for word in RESULTS)
+    say(f"faults cases={total.total()} {words} seed={options.seed}")
+    if options.hollow:
+        return int(total["untaken"] < total.total())
+    return int(total["failed"] + total["untaken"] > 0)
+
+
+def table(tally: Tally) -> str:
+    """A row for each kind, and one for all of them."""
+    rows: list[tuple[str, ...]] = [("kind", "cases", *RESULTS)]
+    for name, counts in [*sorted(tally.kinds.items()), ("all", tally.total)]:
+        rows.append((name, str(counts.total()), *(str(counts[word]) for word in RESULTS)))
+    return "\n".join(f"{row[0]:22}" + "".join(f"{cell:>11}" for cell in row[1:]) for row in rows)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 import re
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -76,8 +77,9 @@ class ApiProxy:
         self.stale: dict[str, bytes] = {}
         """Path -> an older list, which is given in place of the present one until somebody watches from there: as by an
         API server that lags. That watch tells nothing for a while, or what is old would be acted on by nobody."""
-        self.watched_late = 0
-        """Watches that began from an older list."""
+        self.counts: Counter[str] = Counter()
+        """What clients have met: `turned away`, `lost`, `broken`, `refused STATUS`, `watches`, `watches expired`,
+        `watches from the past`."""
         self._listed: set[str] = set()
         """Which of the older lists were given."""
         self._upstream = upstream
@@ -151,12 +153,15 @@ class ApiProxy:
         self._transports.add(transport)
         self._transports = {known for known in self._transports if not known.is_closing()}
         if self.down:
-            return self._lose(transport)
+            return self._lose(transport, "turned away")
         call = self._call(request)
-        body = await request.read()
+        try:
+            body = await request.read()
+        except ConnectionError:  # its sender was killed
+            return self._lose(transport)
         fault = self.hook(call, Phase.BEFORE) if self.hook else None
         if fault is not None:
-            return self._refuse(fault) if isinstance(fault, Refuse) else self._lose(transport)
+            return self._refuse(fault) if isinstance(fault, Refuse) else self._lose(transport, "lost")
         if call.watch:
             return await self._watch(request)
         if request.method == "GET" and request.path in self.stale:
@@ -167,7 +172,7 @@ class ApiProxy:
             return self._lose(transport)
         fault = self.hook(call, Phase.AFTER) if self.hook else None
         if fault is not None:
-            return self._lose(transport)
+            return self._lose(transport, "lost")
         return web.Response(body=answer, status=status, headers=headers)
 
     def _from_the_past(self, request: web.Request) -> web.Response:
@@ -202,13 +207,14 @@ class ApiProxy:
             self._listed.discard(request.path)
             await asyncio.sleep(LAG_SECONDS)
             del self.stale[request.path]
-            self.watched_late += 1
+            self.counts["watches from the past"] += 1
         response = web.StreamResponse()
         timeout = aiohttp.ClientTimeout(total=None)
         try:
             async with self._session.get(
                 self._upstream + request.path_qs, headers=_passed(request.headers), timeout=timeout
             ) as got:
+                self.counts["watches"] += 1
                 response.set_status(got.status)
                 response.content_type = "application/json"
                 await response.prepare(request)
@@ -228,6 +234,7 @@ class ApiProxy:
         for response, upstream in list(self._watches.items()):
             try:
                 await response.write(line + b"\n")
+                self.counts["watches expired"] += 1
                 await response.write_eof()
             except (ConnectionError, RuntimeError):
                 continue
@@ -235,11 +242,13 @@ class ApiProxy:
                 # Its handler ends, or the client's next request on this connection would wait behind it.
                 upstream.close()
 
-    def _lose(self, transport: asyncio.Transport) -> web.Response:
+    def _lose(self, transport: asyncio.Transport, why: str = "broken") -> web.Response:
+        self.counts[why] += 1
         transport.abort()
         return web.Response(status=500)
 
     def _refuse(self, fault: Refuse) -> web.Response:
+        self.counts[f"refused {fault.status}"] += 1
         body: dict[str, Any] = {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": fault.reason,
             "message": "injected by the test", "code": fault.status,

@@ -4,11 +4,11 @@ import re
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tests.faults.apiproxy import ApiCall, ApiFault
 from tests.faults.journeys import Journey
-from tests.faults.kinds import Kind
+from tests.faults.kinds import KINDS, Kind
 from tests.faults.world import Lab, NeverEnded, World, routes
 from tests.simhost import Call, Fault, Phase
 
@@ -43,20 +43,33 @@ class Outcome:
 
     problems: list[str] = field(default_factory=list)
     struck: bool = False
+    untaken: list[str] = field(default_factory=list)
+    """What shows that the fault, although its moment came, was not taken by anybody."""
     seconds: float = 0.0
     end: Any = None
     log: str = ""
+
+    @property
+    def result(self) -> Literal["passed", "failed", "untaken", "unreached"]:
+        if self.problems:
+            return "failed"
+        if not self.struck:
+            return "unreached"
+        return "untaken" if self.untaken else "passed"
 
 
 def record(lab: Lab, journey: Journey) -> tuple[list[Point], Any]:
     """The points of a journey without a fault, and its end."""
     points: list[Point] = []
     labels: Counter[str] = Counter()
+    since: Counter[str] = Counter()
+    """What had happened when the first of them came."""
     with lab.world() as world:
         journey.prepare(world)
         world.settle()
 
         def note(at: str, label: str) -> None:
+            since.update({} if labels else world.counts())
             labels[label] += 1
             points.append(Point(at, label, labels[label]))
 
@@ -77,6 +90,8 @@ def record(lab: Lab, journey: Journey) -> tuple[list[Point], Any]:
         world.on_call = world.on_request = None
         end = picture(world)
         problems = judge(world, journey) + left_over(journey, end)
+        now = world.counts()
+        problems += [f"{kind.name} seems taken" for kind in KINDS.values() if not kind.untaken(since, now)]
         assert not problems, f"{journey.name} without a fault: {problems}"
         return points, end
 
@@ -99,7 +114,7 @@ def run(lab: Lab, case: Case, wanted: Any) -> Outcome:
                 time.sleep(1.5)  # until it watches
             world.settle()
             world.remember()
-            _arm(world, case, outcome)
+            struck_at = _arm(world, case, outcome)
             case.journey.act(world)
             if case.kind.then is not None:
                 world.wait("the fault", lambda: outcome.struck or case.journey.done(world))
@@ -110,6 +125,8 @@ def run(lab: Lab, case: Case, wanted: Any) -> Outcome:
             world.settle()
             world.wait(f"{case} at rest", lambda: case.journey.done(world), 20)
             world.on_call = world.on_request = None  # what did not come until now is not to strike the judge's own pass
+            if outcome.struck:
+                outcome.untaken = case.kind.untaken(struck_at, world.counts())
             outcome.problems = judge(world, case.journey)
             outcome.end = picture(world)
             if case.kind.leaves in outcome.end["recorded"]:
@@ -119,14 +136,15 @@ def run(lab: Lab, case: Case, wanted: Any) -> Outcome:
         except (NeverEnded, AssertionError) as error:
             outcome.problems.append(str(error))
         outcome.problems += sorted(set(world.violations))
-        outcome.log = world.operators[0].text()[-20000:] if outcome.problems else ""
+        outcome.log = world.operators[0].text()[-20000:] if outcome.problems or outcome.untaken else ""
     outcome.seconds = time.monotonic() - began
     return outcome
 
 
-def _arm(world: World, case: Case, outcome: Outcome) -> None:
-    """Has the fault strike once, at the case's point."""
+def _arm(world: World, case: Case, outcome: Outcome) -> Counter[str]:
+    """Has the fault strike once, at the case's point; gives what the world counts then."""
     came: list[int] = []
+    counts: Counter[str] = Counter()
 
     def strike(number: int, label: str, phase: Phase) -> Any:
         if outcome.struck or label != case.point.label:
@@ -135,6 +153,7 @@ def _arm(world: World, case: Case, outcome: Outcome) -> None:
             came.append(number)
         if phase is not case.kind.phase or came.index(number) + 1 != case.point.nth:
             return None
+        counts.update(world.counts())
         outcome.struck = True
         return case.kind.strike(world)
 
@@ -142,6 +161,7 @@ def _arm(world: World, case: Case, outcome: Outcome) -> None:
         world.on_call = lambda call, phase: strike(call.mutation, _label(call), phase) if call.mutating else None
     else:
         world.on_request = lambda call, phase: strike(call.write, call.label, phase) if call.write else None
+    return counts
 
 
 # ---- judging

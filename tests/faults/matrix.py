@@ -1,6 +1,7 @@
 """Every case there is: journeys, times kinds, times points."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from tests.faults import cases
@@ -37,6 +38,14 @@ class Matrix:
             if kind.everywhere or point.label not in seen:
                 seen.add(point.label)
                 yield Case(journey, kind, point)
+
+    def hollow(self) -> Iterator[Case]:
+        """One case of each kind whose fault does nothing: each must be untaken, or it would pass without its fault."""
+        seen = set()
+        for case in self.cases():
+            if case.kind.name not in seen:
+                seen.add(case.kind.name)
+                yield replace(case, kind=replace(case.kind, strike=lambda world: None, then=None))
 
     def run(self, case: Case) -> Outcome:
         """Up to three times until it strikes: how often a status is written, or health asked for, differs."""

@@ -5,6 +5,7 @@ A server process has imported everything once; each operator is a fork of it.
 
 import multiprocessing
 import os
+import signal
 import sys
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -66,6 +67,11 @@ class OperatorProcess:
 
     def alive(self) -> bool:
         return self._process is not None and self._process.is_alive()
+
+    @property
+    def killed(self) -> bool:
+        """Whether SIGKILL has ended the last one that was started."""
+        return self._process is not None and self._process.exitcode == -signal.SIGKILL
 
     def kill(self) -> None:
         """SIGKILL. May be called from any thread."""

@@ -39,6 +39,8 @@ QUIET = 1.0
 POLL = 0.15
 """Seconds between looks, each of which costs the control plane that all cases share a request."""
 OLD, NEW, BAD = "erp-1", "erp-2", "erp-bad"
+LISTED = tuple((kind.plural, kind.scope) for kind in KINDS)
+"""What an operator lists when it starts: plural and scope."""
 _GROUP = "/apis/platform.dotmac.io/v1alpha1"
 
 
@@ -118,6 +120,11 @@ class World:
         """Path -> the list as it was before the journey, which a lagging API server may still give."""
         self._volumes: dict[str, int] = {}
         self.may_remove_volumes = False
+        self._killed = 0
+        """Operators that were killed and started again."""
+        self._created = 0
+        self._generation = self._edited = 0
+        """The last one that an edit has made, and how often one did."""
 
     # ---- life
 
@@ -199,6 +206,7 @@ class World:
         }  # fmt: skip
         body = {"apiVersion": API_VERSION, "kind": "Instance", "metadata": {"name": NAME}, "spec": {**usual, **spec}}
         self._create(self._path("instances"), body)
+        self._created += 1
 
     def patch(self, spec: Object | None = None, annotations: Object | None = None) -> None:
         body: Object = {"spec": spec} if spec else {}
@@ -207,6 +215,8 @@ class World:
         headers = {"Content-Type": "application/merge-patch+json"}
         answer = self.client.patch(self._path("instances", NAME), json=body, headers=headers)
         assert answer.status_code == 200, answer.text
+        before, self._generation = self._generation, answer.json()["metadata"]["generation"]
+        self._edited += self._generation > before
 
     def delete(self) -> None:
         assert self.client.delete(self._path("instances", NAME)).status_code in (200, 202, 404)
@@ -216,8 +226,22 @@ class World:
 
     def remember(self) -> None:
         """Keeps the lists of all kinds as they are now."""
-        paths = [self._path(kind.plural) if kind.scope == "Namespaced" else f"{_GROUP}/{kind.plural}" for kind in KINDS]
+        paths = [self._path(name) if scope == "Namespaced" else f"{_GROUP}/{name}" for name, scope in LISTED]
         self.remembered = {path: self.client.get(path).content for path in paths}
+
+    # ---- what has happened
+
+    def counts(self) -> Counter[str]:
+        """How often what, until now: by which a fault shows that it was taken. See `Kind.shows`."""
+        counts = Counter(self.api.counts)
+        led = [operator.text().count(LEADS) for operator in self.operators]
+        counts["operators killed"] = self._killed + self.operators[0].killed
+        counts["leaders"], counts["leaders of the second"] = sum(led), sum(led[1:])
+        counts["SSH connections"], counts["lost on the way"] = self.host.connections, self.host.link.lost
+        counts["engine's starts"], counts["engine's channels"] = self.host.engine_starts, self.host.calls["SSH dial"]
+        counts["engine's errors"] = self.host.errors
+        counts["creations"], counts["edits"] = self._created, self._edited
+        return counts
 
     # ---- waiting
 
@@ -244,6 +268,7 @@ class World:
             return False
         self.dead.clear()
         self.operators[0].wait()
+        self._killed += self.operators[0].killed
         self.operators[0].start()
         return True
 

@@ -74,6 +74,10 @@ class SimHost:
         self.mutations = 0
         self.connections = 0
         """SSH connections made so far."""
+        self.engine_starts = 0
+        """How often dockerd has come back."""
+        self.errors = 0
+        """Answers of the engine that a hook or a rule asked for in place of its own."""
         self.programs: dict[str, tuple[int, bytes, bytes]] = {}
         """Name of a program on the host -> exit code, stdout, stderr."""
         self.channels: set[Channel] = set()
@@ -139,6 +143,7 @@ class SimHost:
 
     def start_engine(self, *, live_restore: bool = True) -> None:
         self.engine_down = False
+        self.engine_starts += 1
         self.engine.restart(live_restore=live_restore)
 
     async def restart_engine(self, seconds: float = 0.0, *, live_restore: bool = True) -> None:
@@ -288,6 +293,7 @@ class SimHost:
             body = render(shown, self._common)
             bare = head(shown.status, {**self._common, **shown.headers})
             await channel.write(bare if request.method == "HEAD" else body)
+        self.errors += error is not None
 
     async def _answer(self, route: routes.Route, request: Request, name: str) -> routes.Answer:
         try:

@@ -20,6 +20,8 @@ class Link:
     """Connections are accepted, and nothing ever comes back."""
     refused: bool = False
     """New connections are closed at once, as behind a host that is down."""
+    lost: int = 0
+    """Pieces of data that went into the black hole."""
 
 
 class _Late:
@@ -81,6 +83,7 @@ class Wire(asyncio.Protocol):
             self._session.connection_made(self)
 
     def data_received(self, data: bytes) -> None:
+        self._link.lost += self._link.blackholed
         if self._session is not None and not self._link.blackholed:
             self._in.send(data)
 
@@ -106,6 +109,7 @@ class Wire(asyncio.Protocol):
     # the side of SSH
 
     def write(self, data: bytes) -> None:
+        self._link.lost += self._link.blackholed
         if not self._link.blackholed:
             self._out.send(bytes(data))
 
