@@ -3,6 +3,7 @@
 GET /health, / | GET /slow?S answers after S seconds | GET /stream?S sends 10 bytes a second for S seconds
 POST / appends its body to /data/posts | GET /ws echoes one text frame after the other
 With HIDE in its environment it is ill, but for who asks it without a proxy in between: only step verify can see it.
+With ILL it is ill for everybody, and says its password in three ways, as a careless program does.
 """
 
 import base64
@@ -26,7 +27,8 @@ class App(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _, seconds = self.path.partition("?")
-        if path == "/health" and "HIDE" in os.environ and "X-Forwarded-For" in self.headers:
+        hidden = "HIDE" in os.environ and "X-Forwarded-For" in self.headers
+        if path == "/health" and (hidden or "ILL" in os.environ):
             self.send_error(500)
             return
         if path == "/slow":
@@ -70,5 +72,13 @@ class App(BaseHTTPRequestHandler):
         pass
 
 
+def complain() -> None:
+    password = os.environ["PGPASSWORD"]
+    basic = base64.b64encode(f"erp:{password}".encode()).decode()
+    os.write(1, f"cannot log in with {password}, Basic {basic}, {password.encode().hex()}\n".encode())
+
+
 if __name__ == "__main__":
+    if "ILL" in os.environ:
+        complain()
     ThreadingHTTPServer(("", 8000), App).serve_forever()

@@ -3,8 +3,10 @@
 `DOTMAC_TEST_LONG=1 pytest tests/e2e/test_rolling.py` rolls every kind of change, and kills the operator in each action.
 """
 
+import json
 import os
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 from tests.e2e import releases
 from tests.e2e.load import Load, asking, steady
-from tests.e2e.platform import Platform, Tenant
+from tests.e2e.platform import Platform, Tenant, condition
 from tests.e2e.test_crashes import kill_at
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
@@ -139,20 +141,81 @@ KINDS = {
 
 @long
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_change_rolls(platform: Platform, tenant: Tenant, kind: str) -> None:
-    """Two replicas each time: from river-1 by its image alone to river-3, and at last to another Release of it."""
-    first = app_release("river-1", "1.0", releases.SAMPLE_1, replicas=2)
-    platform.apply(first, app_release("river-3", "2.0", releases.SAMPLE_2, replicas=2))
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_every_kind_of_change_rolls(platform: Platform, tenant: Tenant, kind: str, replicas: int) -> None:
+    """From river-1 by its image alone to river-3, and at last to another Release of it."""
     if kind == "image":
+        names = {"river-1": releases.SAMPLE_1, "river-2": releases.SAMPLE_2, "river-3": releases.SAMPLE_2}
+        for name, image in names.items():
+            platform.apply(app_release(name, f"{image[-1]}.0", image, replicas))
         platform.apply(river("river-1", state="Running"))
         platform.wait_ready(NAME, seconds=90)
     wanted, body = KINDS[kind]()
     (database,) = tenant.containers("database")
     roll(platform, tenant, wanted, body)
-    assert len(tenant.containers("web")) == 2
+    assert len(tenant.containers("web")) == replicas
     (after,) = tenant.containers("database")
     assert after["Id"] == database["Id"]
     assert after["HostConfig"]["PidsLimit"] == (64 if kind == "image" else 160)
+
+
+def broken(step: str) -> releases.Object:
+    """A Release that fails in a step and says its password, plainly and encoded."""
+    made = app_release(f"river-ill-{step}", "3.0", releases.SAMPLE_2, replicas=2)
+    env = [*made["spec"]["env"], *releases.PSQL_ENV[2:]]
+    if step == "start":
+        env.append({"name": "ILL", "value": "1"})
+    else:
+        script = f"import sys; __name__ = 'migrate'\n{PROGRAM}\ncomplain(); sys.exit(3)"
+        made["spec"]["migrate"] = {"image": "app", "command": ["python3", "-c", script], "timeout": 60}
+    made["spec"]["env"] = env
+    return made
+
+
+@long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("step", ["start", "migrate"])
+def test_a_version_that_fails_leaves_the_previous_one_serving(platform: Platform, tenant: Tenant, step: str) -> None:
+    """Under load; told with its last lines; not tried again by another process, but when somebody asks for it. Step
+    verify is below."""
+    ill = broken(step)
+    platform.apply(ill, app_release("river-2", "2.0", releases.SAMPLE_2, replicas=2), river("river-2", "violet"))
+    platform.wait_ready(NAME, seconds=90)
+    before, mark = {c["Id"] for c in tenant.containers("web")}, platform.operator.mark()
+    with steady(tenant) as load:
+        time.sleep(0.5)
+        platform.apply(river(ill["metadata"]["name"], "violet"))
+        found = platform.wait_condition("Instance", NAME, "Stalled", "True", reason="UpgradeRolledBack", seconds=90)
+        time.sleep(1)
+    assert (load.failures, set(load.bodies)) == ([], {"violet 2"})
+    assert {c["Id"] for c in tenant.containers("web")} == before
+
+    message = condition(found, "Stalled")["message"]  # type: ignore[index]
+    assert f"step {step}: " in message and "cannot log in with ***, Basic " in message
+    password = tenant.credentials()["database-password"]
+    forms = (password, b64encode(f"erp:{password}".encode()).decode()[6:-4], password.encode().hex())
+    told = json.dumps([found, platform.events(NAME)]) + platform.operator.text(mark)
+    assert [form for form in forms if form in told] == []
+    back = found["status"]["rollback"]
+    assert (back["previous"], back["target"]) == ("river-2", ill["metadata"]["name"])
+    assert f"step {step}: " in back["reason"]
+    assert [e["type"] for e in platform.events(NAME) if e["reason"] == "UpgradeRolledBack"][-1:] == ["Warning"]
+
+    mark = platform.operator.mark()
+    platform.operator.restart()
+    looked = f"wake Instance {releases.NAMESPACE}/{NAME}"
+    platform.wait("the new process has looked at the tenant", lambda: looked in platform.operator.text(mark))
+    time.sleep(3)
+    assert not [line for line in platform.operator.messages(NAME, mark) if "run container" in line]
+    mark = platform.operator.mark()
+    asked = {"metadata": {"annotations": {"platform.dotmac.io/reconcile-requested-at": f"once more {step}"}}}
+    platform.patch("Instance", NAME, asked)
+    role = "web" if step == "start" else "migrate"
+    again = f"run container dotmac-{NAME}-{role}-"
+    platform.wait("it is tried again", lambda: again in platform.operator.text(mark), 60)
+    platform.apply(river("river-2", "violet"))
+    platform.wait_ready(NAME, seconds=90)
+    assert {c["Id"] for c in tenant.containers("web")} == before
 
 
 @long
