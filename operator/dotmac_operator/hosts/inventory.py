@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -112,10 +112,20 @@ class Inventory:
         """The next read goes to the host: somebody has just changed something there, perhaps this very container."""
         self._mark(container)
 
-    def forget(self) -> None:
-        """Nothing that was read so far counts any more, images neither: somebody wants to know how the host is now."""
-        self._images.clear()
-        self._mark("")
+    def read_anew(self) -> HostFacts:
+        """The host as it is now, with every image that was asked for so far: nothing that was read before counts.
+
+        Raises:
+            HostError: the host could not be read.
+        """
+        with self._lock:
+            known = tuple(self._images)
+            self._images.clear()
+            self._mark("")
+            kept = self._read(known)
+            if kept.facts.revision == self._dirty:  # else an image may have gone since
+                self._images.update(kept.facts.images)
+            return kept.facts
 
     def _mark(self, container: str) -> None:
         with self._marking:
@@ -174,9 +184,9 @@ class Inventory:
         changed = kept.facts.revision != self._dirty
         return changed or not self._streaming or time.monotonic() - kept.at > STALE_AFTER
 
-    def _read(self) -> _Kept:
+    def _read(self, images: Sequence[str] = ()) -> _Kept:
         revision = self._settled()  # before the lists: what changes meanwhile makes the next read go to the host again
-        read = self._lists()
+        read = self._lists(images)
         containers = read.containers
         self._inspect_the_rest(containers)
         ids = {container.id for container in containers}
@@ -216,18 +226,20 @@ class Inventory:
             inspected=self._inspected.get(container.id),
         )
 
-    def _lists(self) -> HostFacts:
+    def _lists(self, images: Sequence[str]) -> HostFacts:
         """All of them at the same time, so that a host far away costs one round trip and not four."""
         engine = self.host.engine
         with ThreadPoolExecutor(3, thread_name_prefix="lists") as threads:
             networks, volumes = threads.submit(engine.networks), threads.submit(engine.volumes)
             config = threads.submit(self.proxy_config)
+            found = [(reference, threads.submit(engine.image, reference)) for reference in images]
             containers = tuple(engine.containers([names.MANAGED]))
             return HostFacts(
                 revision=0,
                 containers=containers,
                 networks=tuple(networks.result()),
                 volumes=tuple(volumes.result()),  # all: one of our names may be somebody else's
+                images={name: image for name, asked in found if (image := asked.result()) is not None},
                 proxy_config=config.result(),
             )
 

@@ -18,10 +18,10 @@ class Reading:
     """A host as it was when it was read, and its images, each asked for once."""
 
     def __init__(self, inventory: Inventory) -> None:
-        """Raises HostError."""
+        """Reads it now. Raises HostError."""
         self._inventory = inventory
-        self._facts = inventory.facts()
-        self._images: dict[str, ImageFact | None] = {}
+        self._facts = inventory.read_anew()
+        self._images: dict[str, ImageFact | None] = dict(self._facts.images)
 
     def facts(self, images: Iterable[str] = ()) -> HostFacts:
         """Raises HostError."""

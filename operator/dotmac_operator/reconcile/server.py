@@ -5,12 +5,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from dotmac_crds.server import ServerSpec
+from dotmac_crds.server import Proof, ServerSpec
 from dotmac_operator.core import drift, names, proxy
 from dotmac_operator.core.actions import LoadProxy
 from dotmac_operator.core.conditions import find, is_true
 from dotmac_operator.core.proof import Finding, summary
-from dotmac_operator.core.server import HostProblem, ServerSituation, compute, plan_proxy
+from dotmac_operator.core.server import HostProblem, ServerSituation, compute, plan_proxy, proxy_of
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostAddress, HostError
 from dotmac_operator.reconcile.comparison import Reading
@@ -29,6 +29,12 @@ ROUNDS = 10
 def _is_new(token: str | None, server: Server) -> bool:
     """Whether somebody waits for the answer to this token: a proof of all Instances."""
     return token not in (None, server.status.last_handled_reconcile_at)
+
+
+def _proxy_is_right(server: Server, spec: ServerSpec, reading: Reading) -> bool:
+    facts = reading.facts([proxy.container(spec, server.ref.uid).image])
+    running = proxy_of(facts)
+    return running is not None and running.running and not plan_proxy(spec, server.ref.uid, facts)
 
 
 class ServerReconciler:
@@ -78,12 +84,52 @@ class ServerReconciler:
                 self._store.put(body)
         if server.paused:
             return self._report(server, replace(situation, paused=True))
-        secrets = self._prover.read_secrets(server) if _is_new(server.reconcile_token, server) else self._cluster
-        address = host_address(secrets, server, server.spec)
+        return self._look(server, server.spec, situation)
+
+    def _look(self, server: Server, spec: ServerSpec, situation: ServerSituation) -> Outcome:
+        secrets: Secrets = self._cluster
+        if _is_new(server.reconcile_token, server):
+            secrets = self._prover.read_secrets(server)
+            server = self._prove_first(server, spec, secrets) or server
+        address = host_address(secrets, server, spec)
         if isinstance(address, HostProblem):
             self._report(server, replace(situation, problem=address))
             return Outcome(after=30.0)
-        return self._observe(server, server.spec, address, situation, secrets)
+        return self._observe(server, spec, address, situation, secrets)
+
+    def _prove_first(self, server: Server, spec: ServerSpec, secrets: Secrets) -> Server | None:
+        """Answers a new token before the host's own facts are looked at, which takes longer than all of its Instances.
+
+        Returns the Server with the answer. None, and no answer yet, where the Server itself was or is not as its spec
+        says: it is looked at first.
+        """
+        inventory, status, now = self._hosts.inventory(server.key), server.status, self._clock()
+        was_right = is_true(status.conditions, "Ready") and status.observed_generation == server.generation
+        if inventory is None or not inventory.started or not was_right:
+            return None
+        try:
+            reading = Reading(inventory)
+            address = host_address(secrets, server, spec)
+            if isinstance(address, HostProblem) or self._hosts.attach(address) is not inventory:
+                return None
+            if not _proxy_is_right(server, spec, reading):
+                return None
+            findings = self._prover.prove(server, reading, secrets)
+        except HostError as error:
+            log.info("Server %s: %s", server.key, error)
+            return None
+        answered = self._answer(server, summary(findings, now))
+        self._prover.repair(server, findings)
+        return answered
+
+    def _answer(self, server: Server, proof: Proof) -> Server:
+        """Writes what was found because of the Server's token, and nothing else."""
+        found = self._store.server(server.key)
+        current = found if found is not None and found.ref.uid == server.ref.uid else server
+        made = {"last_handled_reconcile_at": server.reconcile_token, "proof": proof}
+        body = self._cluster.apply_status(current.ref, current.status.model_copy(update=made).to_wire())
+        _, answered = self._store.put(body)
+        return answered
 
     def _situation(self, server: Server) -> ServerSituation:
         here = self._store.instances_on(server.ref.namespace, server.ref.name)
@@ -109,7 +155,7 @@ class ServerReconciler:
             inventory.start()
             asked = _is_new(server.reconcile_token, server)
             if asked:
-                inventory.forget()
+                inventory.invalidate()
             situation = self._keep_proxy(server, spec, inventory, situation)
             if asked and situation.proxy_ready:
                 findings = self._prover.prove(server, Reading(inventory), secrets)
