@@ -152,21 +152,23 @@ def run(place: Place, value: Any, old: Any, found: list[Cause], path: str = "") 
 
 
 def _run_here(place: Place, value: Any, old: Any, found: list[Cause], path: str) -> None:
+    # What was wrong before and is not touched by this update is let through; so it need not be asked for, either.
+    untouched = old is not MISSING and same_json(value, old)
+    rules = [rule for rule in place.rules if rule.transition or not untouched]
+    if not rules:
+        return
     convert = place.convert or _as_it_is
     given = convert(value)
     before = MISSING if old is MISSING else convert(old)
-    for rule in place.rules:
+    for rule in rules:
         if rule.transition and before is MISSING and not rule.optional_old:
             continue
         data = {"self": given}
         if rule.transition:
             data |= _old_data(rule, before)
         outcome = _outcome(rule.program, data)
-        if outcome is True:
-            continue
-        if not rule.transition and old is not MISSING and same_json(value, old):
-            continue  # wrong before, and not touched by this update
-        found.append(_cause(rule, data, value, path, outcome))
+        if outcome is not True:
+            found.append(_cause(rule, data, value, path, outcome))
 
 
 def _outcome(program: Any, data: dict[str, Any]) -> Any:
