@@ -19,6 +19,8 @@ from kubernetes import client
 from tests.kits import helmrender, kubectl
 from tests.kits.helmrender import ChartRefused
 
+from dotmac_api import settings as facade_settings
+from dotmac_operator import settings
 from dotmac_operator.check import LEASE_RIGHT, NAMESPACE_RIGHT, RIGHTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -333,6 +335,15 @@ def test_the_default_values_are_all_in_the_schema() -> None:
         ({"watch": {"namespaces": ["Tenants"]}}, "/watch/namespaces/0"),
         ({"operator": {"sshPorts": [70000]}}, "/operator/sshPorts/0"),
         ({"operator": {"settings": {"RESYNC": "5"}}}, "RESYNC"),
+        ({"operator": {"settings": {"DOTMAC_OPERATOR_RESYNCC": "5"}}}, "DOTMAC_OPERATOR_RESYNCC"),
+        ({"operator": {"settings": {"DOTMAC_OPERATOR_LOG_FORMAT": "plain"}}}, "DOTMAC_OPERATOR_LOG_FORMAT"),
+        ({"operator": {"nodeSelector": {"disk": 1}}}, "/operator/nodeSelector/disk"),
+        ({"operator": {"resources": {"request": {}}}}, "/operator/resources"),
+        ({"watch": {"namespaces": "tenants"}}, "/watch/namespaces"),
+        ({"image": {"tag": 1.1}}, "/image/tag"),
+        ({"facade": {"enable": True}}, "/facade"),
+        ({"facade": {"enabled": True, "namespace": "other"}}, "facade.namespace: other is not in watch.namespaces"),
+        ({"facade": {"settings": {"DOTMAC_API_NOTIFICATIONS_SMTP_PASSWORD": "x"}}}, "SMTP_PASSWORD"),
         ({"image": {"digest": "latest"}}, "/image/digest"),
         ({"facade": {"replicas": 0}}, "/facade/replicas"),
         ({"facade": {"settings": {"DOTMAC_API_DATABASE_URL": "postgresql://"}}}, "DOTMAC_API_DATABASE_URL"),
@@ -342,6 +353,42 @@ def test_the_default_values_are_all_in_the_schema() -> None:
 def test_a_wrong_value_is_named(values: Object, field: str) -> None:
     with pytest.raises(ChartRefused, match=re.escape(field)):
         helmrender.render(CHART, values)
+
+
+def test_the_settings_that_the_chart_takes_are_those_of_the_programs_less_secrets_and_values_of_their_own() -> None:
+    def taken(program: str) -> set[str]:
+        return set(SCHEMA["definitions"][f"{program}Settings"]["propertyNames"]["enum"])
+
+    operators = {f"DOTMAC_OPERATOR_{name.upper()}" for name in settings.Settings.model_fields}
+    own = "NAMESPACES ALL_NAMESPACES LOG_FORMAT METRICS_ADDRESS DIAGNOSTICS_ADDRESS LEADER_ELECTION_NAMESPACE"
+    secret = "DIAGNOSTICS_TOKEN DIAGNOSTICS_TOKEN_FILE"
+    assert operators - taken("operator") == {f"DOTMAC_OPERATOR_{name}" for name in f"{own} {secret}".split()}
+    facades = {f"DOTMAC_API_{name.upper()}" for name in facade_settings.Settings.model_fields}
+    facades |= {f"DOTMAC_API_{s.domain}_{s.key}".upper() for s in facade_settings.SPECS if not s.fixed}
+    own = "NAMESPACE ALL_NAMESPACES PUBLIC_URL KUBECONFIG KUBE_CONTEXT OVERRIDES"
+    secret = "DATABASE_URL REDIS_URL JWT_KEYS API_KEY_PEPPER ENCRYPTION_KEYS METRICS_TOKEN OPERATOR_TOKEN"
+    secret += " NOTIFICATIONS_SMTP_PASSWORD"
+    assert facades - taken("facade") == {f"DOTMAC_API_{name}" for name in f"{own} {secret}".split()}
+    assert taken("operator") <= operators and taken("facade") <= facades
+
+
+def test_settings_reach_the_programs_as_they_were_written() -> None:
+    given: Object = {
+        "DOTMAC_API_MAX_BODY_BYTES": 10_485_760,  # Helm reads numbers as floats, which print as 1.048576e+07
+        "DOTMAC_API_DATABASE_TIMEOUT": 0.5,
+        "DOTMAC_API_MIRROR_ENABLED": False,
+        "DOTMAC_API_LOG_FORMAT": "plain",  # the chart's own is json
+        "DOTMAC_API_AUTH_TOTP_ISSUER": 'A & B <c> "d"',
+    }
+    made = {name_of(o): o for o in helmrender.render(CHART, {"facade": {"enabled": True, "settings": given}})}
+    data = made["ConfigMap dotmac-system/dotmac-api"]["data"]
+    assert {name: data[name] for name in given} == {
+        "DOTMAC_API_MAX_BODY_BYTES": "10485760",
+        "DOTMAC_API_DATABASE_TIMEOUT": "0.5",
+        "DOTMAC_API_MIRROR_ENABLED": "false",
+        "DOTMAC_API_LOG_FORMAT": "plain",
+        "DOTMAC_API_AUTH_TOTP_ISSUER": 'A & B <c> "d"',
+    }
 
 
 def test_choices_reach_the_objects() -> None:

@@ -57,3 +57,10 @@ subjects:
     name: {{ .account }}
     namespace: {{ .root.Release.Namespace }}
 {{- end }}
+
+{{- /* Lines of a ConfigMap. Numbers of values.yaml are floats here: quote alone would write a million as 1e+06. */}}
+{{- define "dotmac.settings" -}}
+{{- range $name, $value := . }}
+{{ $name }}: {{ if kindIs "float64" $value }}{{ toJson $value | quote }}{{ else }}{{ quote $value }}{{ end }}
+{{- end }}
+{{- end }}
