@@ -263,6 +263,26 @@ def test_pods_meet_the_restricted_standard() -> None:
             assert container["resources"]["requests"] and container["resources"]["limits"]["memory"], name
 
 
+@pytest.mark.parametrize("overlay", SAME)
+def test_what_selects_pods_selects_those_of_one_workload_and_each_port_by_name_is_one_of_theirs(overlay: str) -> None:
+    objects = kustomized(OVERLAYS / overlay)
+    workloads = {name_of(o): o["spec"]["template"] for o in objects if o["kind"] in ("Deployment", "Job")}
+    selectors = {
+        name_of(o): o["spec"].get("podSelector", o["spec"]["selector"] if "selector" in o["spec"] else {})
+        for o in objects
+        if o["kind"] in ("Service", "PodDisruptionBudget", "NetworkPolicy", "Deployment")
+    }
+    for name, selector in selectors.items():
+        labels = selector.get("matchLabels", selector).items()
+        selected = [workload for workload, pod in workloads.items() if labels <= pod["metadata"]["labels"].items()]
+        meant = name.partition("/")[2]
+        assert [workload.partition("/")[2] for workload in selected] == [meant], name
+    for service in (o for o in objects if o["kind"] == "Service"):
+        pod = next(w for name, w in workloads.items() if name.endswith(f"/{service['metadata']['name']}"))
+        ports = {port["name"] for container in pod["spec"]["containers"] for port in container["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+
+
 def test_the_image_is_of_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     images = {container["image"] for _, pod in pods() for container in pod["containers"]}
@@ -389,6 +409,18 @@ def test_settings_reach_the_programs_as_they_were_written() -> None:
         "DOTMAC_API_LOG_FORMAT": "plain",
         "DOTMAC_API_AUTH_TOTP_ISSUER": 'A & B <c> "d"',
     }
+
+
+def test_another_port_of_the_database_is_open_for_the_facade_and_its_migration() -> None:
+    values: Object = {"facade": {"enabled": True, "databasePort": 6432, "egressPorts": [6379, 6432]}}
+    made = {name_of(o): o for o in helmrender.render(CHART, values)}
+
+    def open_to(name: str) -> list[int]:
+        ports = made[f"NetworkPolicy dotmac-system/{name}"]["spec"]["egress"][0]["ports"]
+        return [port["port"] for port in ports if port["protocol"] == "TCP"]
+
+    assert open_to("dotmac-api-migrate") == [53, 6432]
+    assert open_to("dotmac-api") == [53, 443, 6443, 6432, 6379]
 
 
 def test_choices_reach_the_objects() -> None:
