@@ -333,6 +333,16 @@ def test_crds_operator_and_tenants_come_in_this_order() -> None:
         assert any((folder / name).is_file() for name in ("kustomization.yaml", "Kustomization")), path
 
 
+@pytest.mark.parametrize("overlay", ["namespaced", "cluster-wide"])
+def test_no_gitops_tool_prunes_a_namespace_and_all_that_is_in_it(overlay: str) -> None:
+    """By the annotations of Argo CD's sync options and of Flux's kustomize-controller."""
+    path = DEPLOY / "kustomize" / "overlays" / overlay / "namespaces.yaml"
+    for namespace in yaml.safe_load_all(path.read_text()):
+        kept = namespace["metadata"]["annotations"]
+        assert set(kept["argocd.argoproj.io/sync-options"].split(",")) == {"Prune=false", "Delete=false"}
+        assert kept["kustomize.toolkit.fluxcd.io/prune"] == "disabled"
+
+
 def test_ready_and_reconciling_at_once_is_not_well() -> None:
     both = [condition("Ready", True, "Converged"), condition("Reconciling", True, "Progressing")]
     obj = wrap({"observedGeneration": GENERATION, "conditions": [made.to_wire() for made in both]})

@@ -74,7 +74,7 @@ def plain(obj: Object) -> Object:
     meta["annotations"] = {
         k: v
         for k, v in (meta.get("annotations") or {}).items()
-        if "/hook" not in k and not k.startswith("meta.helm.sh/")
+        if "/hook" not in k and not k.startswith(("meta.helm.sh/", "kustomize.toolkit.fluxcd.io/"))
     }
     for part in ("labels", "annotations"):
         if not meta[part]:
