@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.bench import registry
 
+from dotmac_api.mirror.projection import INSTANCE_WORDS
 from dotmac_operator.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,3 +52,23 @@ def test_every_program_on_a_page_exists() -> None:
 def test_every_benchmark_is_named() -> None:
     text = (ROOT / "deploy" / "docs" / "tuning.md").read_text()
     assert [name for name in registry.names() if f"`{name}`" not in text] == []
+
+
+EARLIER = """
+instance_id server_id org_code org_name org_uuid sector_type framework currency app_port db_port redis_port domain app_url
+admin_email admin_username deploy_path status notes plan_id git_branch git_tag deployed_git_ref trial_expires_at
+suspended_at archived_at created_at updated_at
+name hostname ssh_port ssh_user ssh_key_path base_domain is_local last_connected ssh_host_key_fingerprint
+""".split()
+"""Columns of the earlier platform's instances and servers."""
+
+
+def test_every_column_and_status_of_the_earlier_platform_has_its_place() -> None:
+    text = (ROOT / "deploy" / "docs" / "migration.md").read_text()
+    there = " ".join(re.findall(r"^\| (.*?) \|", text, re.MULTILINE))
+    assert [column for column in EARLIER if f"`{column}`" not in there] == []
+    words = text.partition("| status there |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| (`.*?) \| ([A-Z][A-Za-z, ]*)", words, re.MULTILINE)
+    shown = {phase: old.split("`")[1] for old, phases in rows for phase in re.findall(r"[A-Z][a-z]+", phases)}
+    assert shown == INSTANCE_WORDS
+    assert "`trial`" in words
