@@ -55,8 +55,8 @@ def test_every_benchmark_is_named() -> None:
 
 
 EARLIER = """
-instance_id server_id org_code org_name org_uuid sector_type framework currency app_port db_port redis_port domain app_url
-admin_email admin_username deploy_path status notes plan_id git_branch git_tag deployed_git_ref trial_expires_at
+instance_id server_id org_code org_name org_uuid sector_type framework currency app_port db_port redis_port domain
+app_url admin_email admin_username deploy_path status notes plan_id git_branch git_tag deployed_git_ref trial_expires_at
 suspended_at archived_at created_at updated_at
 name hostname ssh_port ssh_user ssh_key_path base_domain is_local last_connected ssh_host_key_fingerprint
 """.split()
