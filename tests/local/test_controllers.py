@@ -141,6 +141,7 @@ def test_a_definition_waits_for_its_objects(control_plane: ControlPlane) -> None
     assert control_plane.client.get(PATH).json()["items"] == []
 
 
+@pytest.mark.slow
 def test_what_a_crash_interrupted_is_taken_up(tmp_path: Any) -> None:
     server = start(tmp_path)
     widgets.install(server)

@@ -33,6 +33,7 @@ def connected(directory: Path, pool: SshHostPool) -> SshHost:
     return pool.get(HostAddress("n/a", spec["address"], spec["port"], spec["user"], key, None, tuple(spec["hostKeys"])))
 
 
+@pytest.mark.slow
 def test_seeded_steered_and_looked_at(directory):
     control, pool = ControlClient(directory / "control"), SshHostPool(SshSettings(attempts=1))
     assert set(control("hosts")) == {"sim-0", "sim-1"}

@@ -100,6 +100,7 @@ def shim(root: Path, program: str, number: int) -> str:
     return str(directory)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["mv", "mkdir", "rmdir", "rm", "sync"])
 def test_an_exchange_that_is_killed_at_any_call_goes_on(root: Path, program: str) -> None:
     volume = root / "volumes" / "files"
@@ -119,6 +120,7 @@ def test_an_exchange_that_is_killed_at_any_call_goes_on(root: Path, program: str
     assert number > 1 and killed.returncode == 0, "the last round came to its end"
 
 
+@pytest.mark.slow
 def test_no_file_is_ever_without_a_place(root: Path) -> None:
     """At each moment of an exchange, old and new are both there in full, somewhere in the volume."""
     volume = root / "volumes" / "files"

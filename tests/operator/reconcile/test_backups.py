@@ -83,6 +83,7 @@ def _password(world: World) -> str:
     return world.cluster.secrets["tenants/acme-credentials"]["database-password"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_each_call_it_ends_the_same(when: str) -> None:
     start = served()

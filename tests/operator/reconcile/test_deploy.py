@@ -138,6 +138,7 @@ JOURNEYS: dict[str, Callable[[], World]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("journey", JOURNEYS)
 def test_a_crash_at_any_call_ends_the_same(journey: str, when: str) -> None:
@@ -160,6 +161,7 @@ def phases(world: World) -> Any:
     return status["phase"], status["release"], world.condition("Ready")[:2], world.condition("Stalled")[:2]
 
 
+@pytest.mark.slow
 def test_a_lost_connection_at_any_call_ends_served() -> None:
     """The host goes away for a while, after every call in turn; the operator lives on."""
     total = len(deployed().engine.mutations)

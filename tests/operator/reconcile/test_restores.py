@@ -97,6 +97,7 @@ def test_the_same_backup_can_be_restored_again() -> None:
         assert data(world) == OLD, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_each_call_it_ends_the_same(when: str) -> None:
     start = changed()
