@@ -30,7 +30,15 @@ class _Subject(logging.Filter):
         return True
 
 
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160))} | {10: "\\n", 13: "\\r", 9: "\t"}
+"""What hosts and containers say is quoted in messages: it must neither begin a line of its own nor steer a terminal."""
+
+
 class _Plain(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base class's name
+        record.message = record.message.translate(_CONTROL)
+        return super().formatMessage(record)
+
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
         subject = getattr(record, "subject", "")

@@ -73,7 +73,7 @@ class ContainerSpec:
     command: tuple[str, ...] | None = None
     args: tuple[str, ...] | None = None
     env: Mapping[str, EnvValue] = field(default_factory=dict)
-    secret_key: bytes = b""
+    secret_key: bytes = field(default=b"", repr=False)
     """Key for the versions of secrets in the hash."""
     mounts: Mapping[str, str] = field(default_factory=dict)
     """Path in the container -> volume."""

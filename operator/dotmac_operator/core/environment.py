@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from dotmac_crds.instance import InstanceSpec
 from dotmac_crds.instanceclass import Quotas
@@ -111,7 +112,8 @@ class Environment:
             "name": database.NAME,
             "user": database.USER,
             "password": password,
-            "url": SecretStr(f"postgresql://{database.USER}:{password.reveal()}@{address}/{database.NAME}"),
+            # Quoted: what follows an `@` would be taken for the host, and told in an error that no mask knows.
+            "url": SecretStr(f"postgresql://{database.USER}:{_quoted(password)}@{address}/{database.NAME}"),
         }
         return values[key]
 
@@ -121,7 +123,7 @@ class Environment:
             "host": names.CACHE,
             "port": str(database.REDIS_PORT),
             "password": password,
-            "url": SecretStr(f"redis://:{password.reveal()}@{names.CACHE}:{database.REDIS_PORT}/0"),
+            "url": SecretStr(f"redis://:{_quoted(password)}@{names.CACHE}:{database.REDIS_PORT}/0"),
         }
         return values[key]
 
@@ -163,6 +165,10 @@ class Environment:
         for field, given in (("features", self.spec.features), ("modules", self.spec.modules)):
             if given and field not in taken:
                 raise SpecError(f"{field.title()}NotSupported", f"the Release takes no {field}: remove spec.{field}")
+
+
+def _quoted(password: SecretStr) -> str:
+    return quote(password.reveal(), safe="")
 
 
 def _variable(name: str, secret: str) -> str:

@@ -354,12 +354,19 @@ def _filters(**wanted: Sequence[str]) -> dict[str, str]:
 
 
 def _first_file(archive: bytes, path: str) -> bytes | str:
-    """The content of the regular file in a one-member archive, or where the symbolic link in it points to."""
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        member = tar.next()
-        if member is not None and member.issym():
-            return normpath(join(dirname(path), member.linkname))
-        content = tar.extractfile(member) if member is not None and member.isreg() else None
-        if content is None:
-            raise EngineError(f"{path} is no regular file", 400)
-        return content.read()
+    """The content of the regular file in a one-member archive, or where the symbolic link in it points to.
+
+    The engine sends plain archives. One that is compressed or sparse is made to unpack into more than was sent.
+    """
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
+            member = tar.next()
+            if member is not None and member.issym():
+                return normpath(join(dirname(path), member.linkname))
+            plain = member is not None and member.isreg() and not member.issparse()
+            content = tar.extractfile(member) if member is not None and plain else None
+            if content is None:
+                raise EngineError(f"{path} is no regular file", 400)
+            return content.read()
+    except tarfile.TarError:
+        raise EngineError(f"the archive with {path} cannot be read", 502) from None

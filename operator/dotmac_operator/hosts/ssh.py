@@ -65,7 +65,11 @@ def load_private_key(text: SecretStr, passphrase: SecretStr | None, owner: str) 
         )
     # paramiko reads fewer forms than cryptography, and every key type in this one.
     form = serialization.PrivateFormat.OpenSSH
-    plain = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
+    try:
+        plain = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()).decode()
+    except ValueError:
+        message = f"{owner}: the private key is on a curve that SSH does not know: make one with ssh-keygen"
+        raise AuthenticationFailed(message) from None
     if isinstance(key, rsa.RSAPrivateKey):
         return paramiko.RSAKey.from_private_key(io.StringIO(plain))
     if isinstance(key, ec.EllipticCurvePrivateKey):

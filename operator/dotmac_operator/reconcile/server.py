@@ -149,9 +149,8 @@ class ServerReconciler:
         findings: tuple[Finding, ...] = ()
         try:
             inventory.host.probe()
-            offered = inventory.host.offered_host_key
             info = inventory.host.engine.info()
-            situation = replace(situation, info=info, disk=inventory.host.disk(info.data_root), offered_key=offered)
+            situation = replace(situation, info=info, disk=inventory.host.disk(info.data_root))
             inventory.start()
             asked = _is_new(server.reconcile_token, server)
             if asked:
@@ -163,6 +162,8 @@ class ServerReconciler:
         except HostError as error:
             log.warning("Server %s: %s", server.key, error)
             situation = replace(situation, problem=HostProblem(error.reason, str(error), error.retryable))
+        # Also when Docker is in trouble: a key that was trusted once must not be trusted anew by the next process.
+        situation = replace(situation, offered_key=inventory.host.offered_host_key)
         self._report(server, situation)
         self._prover.repair(server, findings)
         if situation.problem is None and inventory is not known:

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from tests.kits.tenant import (
@@ -275,6 +276,19 @@ def test_the_instance_wins_over_the_release() -> None:
     assert "CANARYown" not in repr(desired.apps[0])
     assert set(secret_references(spec)) == {"s"}
     assert "admin-password" not in {key.key for key in desired.generated}
+
+
+def test_a_password_that_somebody_chose_stays_whole_in_urls_and_out_of_what_is_printed() -> None:
+    """Regression: of `a@b` the part behind the sign was taken for the host, and told in the client's error."""
+    password = "p@ss/w:rd?#%41 x"  # noqa: S105
+    credentials = credentials_of(CANARIES | {"database-password": password, "cache-password": password})
+    desired = desired_of(credentials=credentials)
+    made = env_of(desired.apps[0])
+    for text in (made["DATABASE_URL"], made["CACHE_URL"]):
+        found = urlsplit(text)
+        assert found.hostname in ("database", "cache") and found.path in ("/erp", "/0")
+        assert unquote(found.password or "") == password
+    assert CANARIES["hash-key"] not in repr(desired)
 
 
 def test_a_release_without_optional_parts() -> None:

@@ -166,10 +166,11 @@ def encrypted():
         (lambda: "hunter2hunter2", None, "not a private key"),
         (lambda: USER_TEXT[:150] + "\n-----END OPENSSH PRIVATE KEY-----", None, "damaged"),
         (lambda: pem(dsa.generate_private_key(2048)), None, "neither RSA, ECDSA nor Ed25519"),
+        (lambda: pem(ec.generate_private_key(ec.SECP256K1())), None, "a curve that SSH does not know"),
     ],
     ids=[
         *("no-passphrase", "empty-passphrase", "wrong-passphrase", "pkcs8-no-passphrase", "pkcs8-wrong-passphrase"),
-        *("public", "empty", "text", "cut-off", "dsa"),
+        *("public", "empty", "text", "cut-off", "dsa", "curve"),
     ],
 )
 def test_a_key_that_cannot_be_used_says_what_to_do_and_nothing_secret(key, passphrase, remedy):

@@ -281,6 +281,20 @@ def test_trust_on_first_use_pins_for_good() -> None:
     assert "hostKeys" not in world.status(HOST, "Server")
 
 
+def test_trust_on_first_use_pins_although_docker_is_in_trouble() -> None:
+    """Regression: the key was recorded only once the engine had answered, so that each process trusted anew."""
+    world = World()
+    world.engine.down = port.DockerAbsent("no engine")
+    world.create("Server", "host-1", {**SERVER, "hostKeys": [], "hostKeyPolicy": "TrustOnFirstUse"})
+    world.run("Server", HOST)
+    assert world.condition("DockerReady", HOST, "Server")[1] == "DockerAbsent"
+    assert world.status(HOST, "Server")["hostKeys"] == [OFFERED]
+    world.restart()
+    world.run("Server", HOST)
+    last = world.pool.addresses[-1]
+    assert (last.trust_on_first_use, last.host_keys) == (False, (OFFERED,))
+
+
 def test_a_paused_server_is_left_alone() -> None:
     world = deployed()
     world.annotate("Server", HOST, paused="true")
