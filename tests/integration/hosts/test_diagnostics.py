@@ -89,7 +89,7 @@ def test_closing_a_followed_log_frees_its_reader_and_its_channel(run: tuple[SshH
         threading.Timer(0.1, stream.close).start()
         began = time.monotonic()
         assert [line.text for line in stream] == ["1"]
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
     assert host.engine.ping() < 5
 
 

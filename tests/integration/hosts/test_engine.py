@@ -171,7 +171,7 @@ def test_exec_deadline(sleeper):
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         host.engine.exec(name, ["sleep", "30"], deadline=1.0)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 15
     assert host.engine.exec(name, ["true"]).exit_code == 0
 
 

@@ -88,7 +88,7 @@ def test_a_host_that_freezes_is_lost(canned):
     started = time.monotonic()
     with pytest.raises(HostUnreachable, match="silent"):
         next(stream)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     del engine.answers["GET /_ping"]
     made.host().probe()  # The dead connection was dropped, so this makes a new one.
     assert made.server.connections == 2

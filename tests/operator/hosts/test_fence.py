@@ -234,7 +234,7 @@ def test_a_number_that_no_shell_can_compare(number):
 def test_other_shells(shell, tmp_path):
     program = subprocess.run(["which", shell], capture_output=True, text=True).stdout.strip()
     if not program:
-        pytest.skip(f"no {shell} on this machine")
+        pytest.skip(f"no {shell} on this machine: apt-get install {shell}")
     argv = [program, *(["sh"] if shell == "busybox" else []), *fenced(["echo", "ran"], FenceToken(7, OURS))[1:]]
     env = {"PATH": os.environ["PATH"], "DOTMAC_FENCE_DIR": str(tmp_path / "fence")}
     for _ in range(2):

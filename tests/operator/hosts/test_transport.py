@@ -234,7 +234,7 @@ def test_a_deadline_ends_a_call_and_closes_its_channel(canned):
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded, match="unknown"):
         host.engine.pull("a:1", deadline=0.3)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 4
     assert host.engine.containers() == []
 
 
