@@ -19,7 +19,7 @@ class Reading:
 
     def __init__(self, inventory: Inventory) -> None:
         """Reads it now. Raises HostError."""
-        self._inventory = inventory
+        self.inventory = inventory
         self._facts = inventory.read_anew()
         self._images: dict[str, ImageFact | None] = dict(self._facts.images)
 
@@ -28,7 +28,7 @@ class Reading:
         wanted = tuple(images)
         for reference in wanted:
             if reference not in self._images:
-                self._images[reference] = self._inventory.image(reference)
+                self._images[reference] = self.inventory.image(reference)
         found = {reference: image for reference in wanted if (image := self._images[reference]) is not None}
         return replace(self._facts, images=found)
 

@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import replace
 
 from dotmac_crds.server import Proof, ServerSpec
@@ -89,28 +91,39 @@ class ServerReconciler:
     def _look(self, server: Server, spec: ServerSpec, situation: ServerSituation) -> Outcome:
         secrets: Secrets = self._cluster
         if _is_new(server.reconcile_token, server):
+            reading = self._begin_to_read(server)  # first: the host works on it while the Secrets are asked for
             secrets = self._prover.read_secrets(server)
-            server = self._prove_first(server, spec, secrets) or server
+            if reading is not None:
+                server = self._prove_first(server, spec, reading, secrets, situation.now) or server
         address = host_address(secrets, server, spec)
         if isinstance(address, HostProblem):
             self._report(server, replace(situation, problem=address))
             return Outcome(after=30.0)
         return self._observe(server, spec, address, situation, secrets)
 
-    def _prove_first(self, server: Server, spec: ServerSpec, secrets: Secrets) -> Server | None:
-        """Answers a new token before the host's own facts are looked at, which takes longer than all of its Instances.
-
-        Returns the Server with the answer. None, and no answer yet, where the Server itself was or is not as its spec
-        says: it is looked at first.
-        """
-        inventory, status, now = self._hosts.inventory(server.key), server.status, self._clock()
+    def _begin_to_read(self, server: Server) -> Future[Reading] | None:
+        """A reading of the Server's host; None where the Server was not as its spec says, or was not reached yet."""
+        inventory, status = self._hosts.inventory(server.key), server.status
         was_right = is_true(status.conditions, "Ready") and status.observed_generation == server.generation
         if inventory is None or not inventory.started or not was_right:
             return None
+        thread = ThreadPoolExecutor(1, thread_name_prefix="reading")
+        begun = thread.submit(copy_context().run, Reading, inventory)
+        thread.shutdown(wait=False)
+        return begun
+
+    def _prove_first(
+        self, server: Server, spec: ServerSpec, begun: Future[Reading], secrets: Secrets, now: float
+    ) -> Server | None:
+        """Answers a new token before the host's own facts are looked at, which takes longer than all of its Instances.
+
+        Returns the Server with the answer. None, and no answer yet, where the Server itself is not as its spec says:
+        it is looked at first.
+        """
         try:
-            reading = Reading(inventory)
+            reading = begun.result()
             address = host_address(secrets, server, spec)
-            if isinstance(address, HostProblem) or self._hosts.attach(address) is not inventory:
+            if isinstance(address, HostProblem) or self._hosts.attach(address) is not reading.inventory:
                 return None
             if not _proxy_is_right(server, spec, reading):
                 return None
