@@ -1,7 +1,7 @@
 """What Argo CD and Flux make of the statuses that the operator computes: never well too early, never silently stuck."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import lupa.lua51
 import pytest
 import yaml
+from tests.kits.backups import BACKUP, FILES, asked, served
 from tests.kits.fakes import World, prepared, upgrade
 from tests.kits.tenant import (
     NOW,
@@ -49,6 +50,7 @@ KINDS = ("Backup", "Instance", "InstanceClass", "Release", "Restore", "Server")
 GENERATION = 3
 DESIRED = desired_of(generation=GENERATION)
 NEXT = next_desired()
+OLD = ("order 1", "invoice.pdf")
 LATER = [MaintenanceWindow.model_validate({"start": "03:00", "duration": 60})]
 
 # Argo CD's words that end a wait, and what kstatus must say beside each of them.
@@ -350,17 +352,23 @@ def test_ready_and_reconciling_at_once_is_not_well() -> None:
         assert (kstatus(obj), argo(kind, obj)[0]) == ("InProgress", PROGRESSING)
 
 
-def watched(world: World) -> list[tuple[str, str, bool]]:
-    """(kstatus, Argo CD's health, served as the spec says) at each status of the Instance that is written."""
+def served_as_asked(world: World) -> bool:
+    body = world.cluster.get("Instance", "tenants/acme")
+    release = body["status"].get("release", {}).get("current")
+    return world.engine.served("acme.erp.example") == 200 and release == body["spec"]["releaseRef"]["name"]
+
+
+def watched(
+    world: World, kind: str = "Instance", true: Callable[[World], bool] = served_as_asked
+) -> list[tuple[str, str, bool]]:
+    """(kstatus, Argo CD's health, what is true on the host) at each status of this kind that is written."""
     made: list[tuple[str, str, bool]] = []
     write = world.cluster.apply_status
 
     def apply(ref: Any, status: dict[str, Any], exactly: bool = False) -> dict[str, Any]:
         body = write(ref, status, exactly)
-        if ref.kind == "Instance":
-            release = body["status"].get("release", {}).get("current")
-            served = world.engine.served("acme.erp.example") == 200 and release == body["spec"]["releaseRef"]["name"]
-            made.append((kstatus(body), argo("Instance", body)[0], served))
+        if ref.kind == kind:
+            made.append((kstatus(body), argo(kind, body)[0], true(world)))
         return body
 
     world.cluster.apply_status = apply  # type: ignore[method-assign]
@@ -383,3 +391,23 @@ def test_a_whole_deploy_and_an_upgrade_are_never_well_too_early() -> None:
     assert len(seen) > 3
     assert all(served for current, health, served in seen if current == "Current" or health == HEALTHY)
     assert seen[-1] == ("Current", HEALTHY, True)
+
+
+def test_a_backup_and_a_restore_are_never_well_before_they_are_complete() -> None:
+    world = served()
+    backups = watched(world, "Backup", lambda world: len(world.status(BACKUP, "Backup").get("files", [])) == 2)
+    asked(world)
+    world.settle()
+    assert len(backups) > 2
+    assert {told[:2] for told in backups[:-1]} == {("InProgress", PROGRESSING)}
+    assert backups[-1] == ("Current", HEALTHY, True)
+    world.engine.rows, world.engine.data[FILES] = "order 2", "nothing"
+    restores = watched(world, "Restore", lambda world: (world.engine.rows, world.engine.data[FILES]) == OLD)
+    tenant = watched(world)
+    world.create("Restore", "back", {"instanceRef": {"name": "acme"}, "backupRef": {"name": "monday"}})
+    world.settle()
+    assert len(restores) > 2
+    assert {told[:2] for told in restores[:-1]} == {("InProgress", PROGRESSING)}
+    assert restores[-1] == ("Current", HEALTHY, True)
+    assert all(well for current, health, well in tenant if current == "Current" or health == HEALTHY)
+    assert tenant[-1][0] == "Current"
