@@ -293,6 +293,15 @@ def test_the_image_is_of_this_version() -> None:
     assert f"ARG VERSION={version}\n" in (ROOT / "Dockerfile").read_text()
 
 
+def test_the_image_keeps_the_parts_of_the_kubernetes_client_that_are_used() -> None:
+    sources = [path.read_text() for folder in ("operator", "api") for path in (ROOT / folder).rglob("*.py")]
+    used = {name for text in sources for name in re.findall(r"\bclient\.([A-Z]\w*Api)\b", text)}
+    files = {re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower() for name in used}
+    kept = re.findall(r"-not -name (\w+_api)\.py", (ROOT / "Dockerfile").read_text())
+    assert set(kept) == files
+    assert not any("kubernetes.aio.client.api" in text or "kubernetes.aio.client.models" in text for text in sources)
+
+
 # -- values --------------------------------------------------------------------------------------------------------
 
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
