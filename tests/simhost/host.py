@@ -177,6 +177,7 @@ class SimHost:
             fault.function()
             fault = fault.then
         if isinstance(fault, Error):
+            self.errors += 1
             return fault
         if isinstance(fault, Delay):
             await asyncio.sleep(fault.seconds)
@@ -293,7 +294,6 @@ class SimHost:
             body = render(shown, self._common)
             bare = head(shown.status, {**self._common, **shown.headers})
             await channel.write(bare if request.method == "HEAD" else body)
-        self.errors += error is not None
 
     async def _answer(self, route: routes.Route, request: Request, name: str) -> routes.Answer:
         try:

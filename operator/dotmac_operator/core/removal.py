@@ -12,7 +12,7 @@ from dotmac_operator.core.actions import (
     RemoveRoute,
     RemoveVolume,
 )
-from dotmac_operator.core.facts import HostFacts
+from dotmac_operator.core.facts import ContainerFact, HostFacts
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,18 @@ def _route(going: Departing, facts: HostFacts) -> Iterator[Action]:
 
 
 def _containers(going: Departing, facts: HostFacts) -> Iterator[Action]:
-    mine = [c for c in facts.containers if c.labels.get(names.INSTANCE_UID) == going.uid]
+    mine = [c for c in facts.containers if c.labels.get(names.INSTANCE_UID) == going.uid or _restores(going, c)]
     for container in sorted(mine, key=lambda c: (_LAST.get(c.labels.get(names.ROLE, ""), 0), c.name)):
         yield RemoveContainer("the Instance is deleted", container.name, grace=30)
+
+
+def _restores(going: Departing, container: ContainerFact) -> bool:
+    """Whether it works for a Restore of the Instance, which ends with it."""
+    role = f"{names.base(going.org_code)}-{names.RESTORE}"
+    of_restore = (
+        container.labels.get(names.JOB, "").startswith("Restore/") and container.name.rpartition("-")[0] == role
+    )
+    return of_restore and container.labels.get(names.NAMESPACE) == going.namespace
 
 
 def network_removal(going: Departing, facts: HostFacts) -> Iterator[Action]:

@@ -58,6 +58,9 @@ class BackupReconciler(JobReconciler):
         if not any(c.running for c in tenancy.view.of_role(names.DATABASE)):
             return self.waiting(found, "DatabaseNotRunning", "the Instance's database does not run now", LOOK_AT_HOST)
         if not running:
+            other = self.unlisted(tenancy)
+            if other:
+                return self.waiting(found, "RestoreRunning", other, after=5.0)
             self._begin(found, instance.ref.uid, tenancy.view)
             return None
         return self._copy(found, tenancy)

@@ -248,6 +248,20 @@ class JobReconciler(ABC):
         )
         return Tenancy(place, view, context.secrets)
 
+    def unlisted(self, tenancy: Tenancy) -> str:
+        """What to wait for when the host shows another job of this tenant that the lists do not; else empty.
+
+        Raises:
+            Stale
+        """
+        namespace, view = tenancy.place.of.ref.namespace, tenancy.view
+        others = self.services.unlisted(namespace, view.desired.network, view.facts.containers)
+        found = next(others, None)
+        if found is None:
+            return ""
+        job = found.labels[names.JOB].replace("/", " ")
+        return f"container {found.name} tells of {job}, which is not known here: if it does not exist, remove that"
+
     # -- what is done
 
     def act(self, place: Place, actions: Iterable[Action]) -> None:

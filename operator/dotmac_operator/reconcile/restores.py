@@ -100,6 +100,9 @@ class RestoreReconciler(JobReconciler):
         if copying:
             return self.waiting(found, "BackupRunning", f"{copying} copies the data: this waits", after=5.0)
         tenancy = self.site(found, instance, spec)
+        other = self.unlisted(tenancy)
+        if other:
+            return self.waiting(found, "BackupRunning", other, after=5.0)
         if backup.status.volume != tenancy.view.desired.volumes[1]:
             raise Refused("BackupOfAnotherInstance", f"Backup {backup.ref.name} was made of another orgCode")
         now = rfc3339(self.services.clock())

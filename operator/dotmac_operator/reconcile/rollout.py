@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from dotmac_crds.base import Condition
@@ -148,7 +149,28 @@ class Rollout(Pass):
         if self.asked_anew:
             record = record.model_copy(update={"failure": None})
         facts = facts_of(inventory, context.desired.images, record)
-        return self.view(context, server, facts, record, now), context, inventory
+        view = self.view(context, server, facts, record, now)
+        return self._with_unlisted_jobs(view), context, inventory
+
+    def _with_unlisted_jobs(self, view: View) -> View:
+        """What the host shows of a Backup that copies the data; of a Restore that may have put it out of place nothing
+        is begun.
+
+        Raises:
+            NotYet, Stale
+        """
+        namespace, base = self.instance.ref.namespace, view.desired.network
+        for container in self.services.unlisted(namespace, base, view.facts.containers):
+            job = container.labels[names.JOB].replace("/", " ")
+            if container.labels.get(names.ROLE) == names.RESTORE:
+                raise NotYet(
+                    "Restoring",
+                    f"container {container.name} tells of {job}, which is not known here, so the data may be out of"
+                    " place: if there is no such Restore any more, remove the container to go on with what is there",
+                )
+            if container.running and not view.job:
+                view = replace(view, job=job)
+        return view
 
     def _server_was_ready(self) -> bool:
         server = self.services.store.server(self.server_key)

@@ -1,7 +1,7 @@
 """What every part of a reconciler works with, and how an Instance's status is written."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,11 +9,13 @@ from dotmac_crds.backup import BackupStatus
 from dotmac_crds.base import Model
 from dotmac_crds.instance import InstanceStatus, QuotaStatus
 from dotmac_operator.core import names
+from dotmac_operator.core.facts import ContainerFact
+from dotmac_operator.core.jobs import FINAL
 from dotmac_operator.core.status import Problem, Situation, compute
 from dotmac_operator.reconcile.context import Contexts, NotYet
 from dotmac_operator.reconcile.hosts import Hosts
 from dotmac_operator.reconcile.ports import Body, Cluster, Meter, Outcome, Stale, Unmetered
-from dotmac_operator.reconcile.store import Instance, Resource, Store, parse, relevant
+from dotmac_operator.reconcile.store import JOBS, Instance, Resource, Store, parse, relevant
 
 LOOK_AGAIN = 30.0
 """Seconds after which something that is not there yet is looked for again, although its arrival wakes us too."""
@@ -121,6 +123,26 @@ class Services:
                 if job.status.step in ("Stopping", "Replacing"):
                     return out_of_place(job.ref.name)
         return None
+
+    def unlisted(self, namespace: str, base: str, containers: Iterable[ContainerFact]) -> Iterator[ContainerFact]:
+        """Containers of Backups and Restores of a tenant (`base` begins the names of its objects) of which nothing is
+        known: the list of them was old. A container is made only once the beginning of its job is recorded, and is
+        gone before its name can be another job's.
+
+        Raises:
+            Stale: what is known of a job that has containers was old, and is new now.
+        """
+        for container in containers:
+            kind, _, name = container.labels.get(names.JOB, "").partition("/")
+            if kind not in JOBS or container.labels.get(names.NAMESPACE) != namespace:
+                continue
+            if container.name.rpartition("-")[0] not in (f"{base}-{names.BACKUP}", f"{base}-{names.RESTORE}"):
+                continue
+            job: Resource[Any, Any] | None = self.store.job(kind, f"{namespace}/{name}")
+            if job is None or job.ref.uid != container.labels.get(names.JOB_UID):
+                yield container
+            elif job.status.phase not in FINAL:
+                self.prove(job)
 
     def take(self, body: Body | None) -> None:
         """Keeps what a write returned, so that the next pass does not read an older version from the watch."""

@@ -248,6 +248,11 @@ class Store:
         found: Restore | None = self._get("Restore", key)
         return found
 
+    def job(self, kind: str, key: str) -> Resource[Any, Any] | None:
+        """A Backup or a Restore."""
+        found: Resource[Any, Any] | None = self._get(kind, key)
+        return found
+
     def jobs(self, instance: str) -> list[Resource[Any, Any]]:
         """The Backups and Restores that name the Instance with this key."""
         if instance not in self._jobs:  # of a fleet, most have none at any moment: no lock for them
