@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults.world import BAD, NEW, World, condition
+from tests.faults.world import BAD, NAME, NEW, World, condition
 
 from dotmac_operator.core import names
+
+RIVAL, DOMAIN = "rival", "acme.erp.example"
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,10 @@ class Journey:
     """The image whose migrate has run last."""
     state: str = "running"
     """Of the tenant's containers in the end."""
+    tenant: str = NAME
+    """Who has it all in the end."""
+    kinds: tuple[str, ...] = ()
+    """Only these faults; empty: all of them."""
     rests: bool = True
     """Whether a pass on demand does nothing; after a rollback it tries the failed change once more, as it should."""
 
@@ -38,21 +44,19 @@ class Journey:
             "secrets": ["sim-ssh"],
         }
         if self.app:
-            place, running = ["dotmac-acme"], (self.app, self.state, ["dotmac-acme"])
+            place, running = [f"dotmac-{self.tenant}"], (self.app, self.state, [f"dotmac-{self.tenant}"])
             made["containers"] = [
                 ("bootstrap", "0", "example/app:1", "exited", []),
                 ("cache", "0", "example/redis:7", self.state, place),
                 ("database", "0", "example/postgres:15", self.state, place),
                 ("migrate", "0", self.migrated, "exited", []),
-                (*proxy, ["dotmac-acme", "dotmac-proxy"]),
+                (*proxy, sorted([*place, "dotmac-proxy"])),
                 ("web", "0", *running),
                 ("worker", "0", *running),
             ]
             made["networks"] = sorted([*made["networks"], *place])
-            made["volumes"] = sorted(
-                [*made["volumes"], *(f"dotmac-acme-{v}" for v in ("backups", "database", "files"))]
-            )
-            made["routes"], made["secrets"] = ["acme.erp.example"], ["acme-credentials", "sim-ssh"]
+            made["volumes"] = sorted([*made["volumes"], *(f"{place[0]}-{v}" for v in ("backups", "database", "files"))])
+            made["routes"], made["secrets"] = [DOMAIN], sorted([f"{self.tenant}-credentials", "sim-ssh"])
         return made
 
 
@@ -98,6 +102,28 @@ def _rolled_back(world: World) -> bool:
         c.body["Image"] for c in list(world.host.engine.containers.values()) if names.is_app(c.body.get("Labels") or {})
     ]
     return found["status"]["release"]["current"] == "erp-1" and not any("bad" in image for image in images)
+
+
+def _claim(world: World) -> None:
+    """Another tenant wants the first one's domain, is told so while that one serves, and gets it when that one goes."""
+    world.create(RIVAL, orgCode=RIVAL.upper(), domains=[{"host": DOMAIN}])
+    world.wait("the claim to be refused", lambda: _refused(world))
+    if condition(world.get(name=NAME), "Ready") != "True" or world.hosts() != {DOMAIN: NAME}:
+        world.violations.append(f"{NAME} does not serve any more: another tenant wants its domain")
+    world.may_remove_volumes = True
+    world.tenant = RIVAL
+    world.delete()
+
+
+def _refused(world: World) -> bool:
+    found = [
+        c for c in ((world.get(name=RIVAL) or {}).get("status") or {}).get("conditions", []) if c["type"] == "Stalled"
+    ]
+    return [(c["status"], c["reason"]) for c in found] == [("True", "DomainTaken")]
+
+
+def _claimed(world: World) -> bool:
+    return world.get(name=NAME) is None and ready(world) and world.hosts() == {DOMAIN: RIVAL}
 
 
 def _break(world: World) -> None:
@@ -155,6 +181,14 @@ JOURNEYS = {
         Journey("repair", _deployed, _break, _repaired),
         Journey("suspend", _deployed, lambda w: w.patch({"state": "Suspended"}), suspended, state="exited"),
         Journey("resume", _suspended, lambda w: w.patch({"state": "Running"}), ready),
+        Journey(
+            "claim",
+            _deployed_for_deletion,
+            _claim,
+            _claimed,
+            tenant=RIVAL,
+            kinds=("killed-during", "killed-after-record", "stale-restart", "conflict"),
+        ),
         Journey("delete", _deployed_for_deletion, _delete, _gone, app="", rests=False),
     )  # fmt: skip
 }

@@ -25,7 +25,8 @@ class Matrix:
     def cases(self) -> Iterator[Case]:
         for name, (points, _) in self._recorded.items():
             for kind in KINDS.values():
-                if not kind.journeys or name in kind.journeys:
+                wanted = JOURNEYS[name].kinds
+                if (name in kind.journeys or not kind.journeys) and (kind.name in wanted or not wanted):
                     yield from self._of(JOURNEYS[name], kind, points)
 
     @staticmethod

@@ -118,6 +118,8 @@ class World:
         """What must never be, as it was seen."""
         self.remembered: dict[str, bytes] = {}
         """Path -> the list as it was before the journey, which a lagging API server may still give."""
+        self.tenant = NAME
+        """Whose end the case is about."""
         self._volumes: dict[str, int] = {}
         self.may_remove_volumes = False
         self._killed = 0
@@ -194,17 +196,18 @@ class World:
         answer = self.client.post(path, json=body)
         assert answer.status_code == 201, answer.text
 
-    def get(self, plural: str = "instances", name: str = NAME) -> Object | None:
-        answer = self.client.get(self._path(plural, name))
+    def get(self, plural: str = "instances", name: str = "") -> Object | None:
+        """An object; the tenant that the case is about unless another is named."""
+        answer = self.client.get(self._path(plural, name or self.tenant))
         assert answer.status_code in (200, 404), answer.text
         return dict(answer.json()) if answer.status_code == 200 else None
 
-    def create(self, **spec: Any) -> None:
+    def create(self, name: str = NAME, **spec: Any) -> None:
         usual = {
             "orgCode": "ACME", "orgName": "Acme Ltd", "serverRef": {"name": self.host.name},
             "releaseRef": {"name": OLD}, "classRef": {"name": "small"}, "admin": {"email": "admin@acme.example"},
         }  # fmt: skip
-        body = {"apiVersion": API_VERSION, "kind": "Instance", "metadata": {"name": NAME}, "spec": {**usual, **spec}}
+        body = {"apiVersion": API_VERSION, "kind": "Instance", "metadata": {"name": name}, "spec": {**usual, **spec}}
         self._create(self._path("instances"), body)
         self._created += 1
 
@@ -213,7 +216,7 @@ class World:
         if annotations:
             body["metadata"] = {"annotations": annotations}
         headers = {"Content-Type": "application/merge-patch+json"}
-        answer = self.client.patch(self._path("instances", NAME), json=body, headers=headers)
+        answer = self.client.patch(self._path("instances", self.tenant), json=body, headers=headers)
         assert answer.status_code == 200, answer.text
         before, self._generation = self._generation, answer.json()["metadata"]["generation"]
         self._edited += self._generation > before
@@ -329,6 +332,24 @@ class World:
 
         found: list[str] = self.lab.fleet.call(look)
         return found
+
+    def hosts(self) -> dict[str, str]:
+        """Domain -> tenant whose container the proxy sends its requests to."""
+
+        def look() -> dict[str, str]:
+            engine = self.host.engine
+            config = proxy.parse((engine.read(engine.get(names.PROXY_CONTAINER), proxy.AUTOSAVE) or b"").decode())
+            labels = {c.name: c.body.get("Labels") or {} for c in engine.containers.values()}
+            owners = {told[names.INSTANCE_UID] for told in labels.values() if names.INSTANCE_UID in told}
+            found: dict[str, str] = {}
+            for route in [proxy.route_of(config, owner) for owner in owners]:
+                if route is not None:
+                    served_by = labels.get(route.upstreams[0].partition(":")[0] if route.upstreams else "", {})
+                    found |= {host: served_by.get(names.INSTANCE, "") for host, _ in route.hosts}
+            return found
+
+        made: dict[str, str] = self.lab.fleet.call(look)
+        return made
 
     def secrets(self) -> set[str]:
         """Every secret value that must not be seen anywhere."""
