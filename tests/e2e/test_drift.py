@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.e2e import releases
 from tests.e2e.platform import Platform, Tenant, condition
+from tests.kits import kubectl
 from tests.kits.dockerhost import DockerHost
 
 pytestmark = [pytest.mark.e2e, pytest.mark.docker]
@@ -66,6 +68,39 @@ HARMS: dict[str, tuple[Harm, str, str]] = {
     ),
 }
 """What is done, the action that takes it back, and the kind that the metric counts."""
+
+ROOT = Path(__file__).resolve().parents[2]
+PASTED = 'kubectl() { command %s -n %s "$@"; }\n'
+
+
+def pasted(platform: Platform, server: str) -> str:
+    """What the commands of deploy/docs/proof.md print, pasted into a shell, for this Server."""
+    found = re.search(r"```sh\n(.*?)```", (ROOT / "deploy" / "docs" / "proof.md").read_text(), re.DOTALL)
+    assert found is not None
+    commands = re.sub(r"\bserver([ /])demo\b", rf"server\1{server}", found[1])
+    script = PASTED % (kubectl.current(), releases.NAMESPACE) + commands
+    env = {**os.environ, "KUBECONFIG": str(platform.plane.kubeconfig)}
+    done = subprocess.run(["sh", "-euc", script], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_token_on_the_server_proves_its_tenants(platform: Platform, tenant: Tenant) -> None:
+    platform.wait_ready(NAME)
+    before = platform.get("Instance", NAME)
+    told = pasted(platform, "two")
+    assert NAME not in told, told
+    (result,) = re.findall(r"^(\d+)/(\d+)$", told, re.MULTILINE)
+    assert int(result[0]) >= 1
+    assert platform.get("Instance", NAME) == before, "one in sync is not written to"
+    paused = "platform.dotmac.io/paused"
+    platform.patch("Instance", NAME, {"metadata": {"annotations": {paused: "true"}}})
+    try:
+        platform.wait_condition("Instance", NAME, "Paused", "True")
+        assert f"{NAME}\tNotProven\tPaused\t" in pasted(platform, "two")
+    finally:
+        platform.patch("Instance", NAME, {"metadata": {"annotations": {paused: None}}})
+    platform.wait_ready(NAME)
 
 
 @pytest.mark.parametrize("role", ROLES)
