@@ -234,6 +234,28 @@ def test_a_paused_server_and_one_without_its_key_prove_nothing() -> None:
     assert ask(world, "t3")["result"] == "4/4"
 
 
+def test_the_answer_leaves_what_is_known_of_the_server_as_it_was() -> None:
+    world = fleet()
+    before = dict(world.status(*reversed(SERVER)))
+    ask(world)
+    after = dict(world.status(*reversed(SERVER)))
+    assert {key: after.pop(key) for key in ("proof", "lastHandledReconcileAt")}
+    assert after == before
+
+
+def test_a_proxy_that_is_gone_is_repaired_before_anything_is_called_proven() -> None:
+    world = fleet()
+    boxes = world.engine.containers_
+    world.engine.containers_ = {key: box for key, box in boxes.items() if box.name != names.PROXY_CONTAINER}
+    found = ask(world)  # no event has told of it
+    assert any(box.name == names.PROXY_CONTAINER for box in world.engine.containers_.values())
+    assert "event DriftRepaired" in world.cluster.writes
+    # The tenants are not connected to the new one yet, and that is told.
+    assert found["result"] != "4/4"
+    world.settle(200)
+    assert ask(world, "t2")["result"] == "4/4"
+
+
 def test_a_crash_before_the_answer_leaves_the_question_open() -> None:
     world = fleet()
 
