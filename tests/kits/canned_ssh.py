@@ -129,7 +129,7 @@ class CannedHost:
             except OSError:
                 return
             self.connections += 1
-            transport = paramiko.Transport(sock)
+            transport = _Transport(sock)
             for key in self.host_keys:
                 transport.add_server_key(key)
             self._transports.append(transport)
@@ -155,6 +155,20 @@ class CannedHost:
         with suppress(OSError):
             self.stop_listening()
         self.drop_connections()
+
+
+class _Transport(paramiko.Transport):
+    """Starts a program once its request was accepted, as sshd does: paramiko says so after the session has agreed."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.starting: list[threading.Thread] = []
+
+    def _send_user_message(self, data: paramiko.Message) -> None:
+        super()._send_user_message(data)
+        if threading.current_thread() is self:
+            while self.starting:
+                self.starting.pop(0).start()
 
 
 class _Session(paramiko.ServerInterface):
@@ -193,10 +207,9 @@ class _Session(paramiko.ServerInterface):
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         line = command.decode()
         self._host.commands.append(line)
-        # A little later: sshd accepts the request before the program runs, paramiko after this returns.
-        starting = threading.Timer(0.01, self._run, (channel, line))
-        starting.daemon = True
-        starting.start()
+        transport = channel.get_transport()
+        assert isinstance(transport, _Transport)
+        transport.starting.append(threading.Thread(target=self._run, args=(channel, line), daemon=True))
         return True
 
     def _run(self, channel: paramiko.Channel, line: str) -> None:
