@@ -241,7 +241,7 @@ def test_a_data_volume_that_is_gone_is_told_and_never_made_anew(
 
 
 def test_an_image_that_is_tagged_anew_changes_nothing(platform: Platform, tenant: Tenant) -> None:
-    host, web = tenant.host, tenant.containers("web")[0]
+    host, web, counts = tenant.host, tenant.containers("web")[0], counted(platform)
     try:
         host.docker("tag", releases.SAMPLE_2, releases.SAMPLE_1)
 
@@ -250,6 +250,8 @@ def test_an_image_that_is_tagged_anew_changes_nothing(platform: Platform, tenant
             return bool(found and (found["status"], found["reason"]) == ("True", "ImageMoved"))
 
         platform.wait("it is told", told_of, 10, about=NAME)
+        assert releases.SAMPLE_1 in tenant.status["drift"]["what"]
+        platform.wait("it is counted", lambda: (counted(platform) - counts)["ImageMoved"] == 1, 5, about=NAME)
         assert tenant.containers("web")[0]["Id"] == web["Id"]
         host.docker("rm", "--force", web["Id"])
         mark = platform.operator.mark()

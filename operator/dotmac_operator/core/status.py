@@ -418,11 +418,16 @@ def _aspects(view: View, plan: Plan) -> Iterator[Condition]:
 
 
 def _in_sync(view: View, plan: Plan) -> Condition:
-    moved = [reference for reference in view.desired.images if reference in view.facts.images and view.moved(reference)]
-    if not plan.converged or not moved:
+    told = moved_images(view) if plan.converged else ""
+    if not told:
         return condition("InSync", plan.converged, "Converged" if plan.converged else "Differs")
-    told = ", ".join(f"{name} is {view.facts.images[name].id} now, and {view.pins[name]} runs on" for name in moved)
     return condition("InSync", True, IMAGE_MOVED, f"{told}: give the Release a digest or another tag to move to it")
+
+
+def moved_images(view: View) -> str:
+    """Which images of what runs were tagged anew on the host, for people; empty: none."""
+    moved = [reference for reference in view.desired.images if reference in view.facts.images and view.moved(reference)]
+    return ", ".join(f"{name} is {view.facts.images[name].id} now, and {view.pins[name]} runs on" for name in moved)
 
 
 def _stopped_aspects(view: View, plan: Plan) -> Iterator[Condition]:

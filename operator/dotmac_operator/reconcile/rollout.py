@@ -15,7 +15,7 @@ from dotmac_operator.core.container import RemoteCheck
 from dotmac_operator.core.errors import SpecError
 from dotmac_operator.core.gate import Hold
 from dotmac_operator.core.plan import Plan, plan
-from dotmac_operator.core.status import IMAGE_MOVED, Problem
+from dotmac_operator.core.status import IMAGE_MOVED, Problem, moved_images
 from dotmac_operator.core.steps.base import Verdict, failed
 from dotmac_operator.core.view import CRASH_CALM, Probe, View
 from dotmac_operator.hosts.inventory import Inventory
@@ -181,18 +181,19 @@ class Rollout(Pass):
             return None
         repaired = self.kept.drift
         before = self.instance.status.conditions
+        moved = self._newly_moved(before, view)
         self.kept.succeeded()
         self._step_ended("succeeded")
         if view.reached != made.state:
             self.services.wake_server(self.server_key)  # what it takes of the Server has changed
-        self.report(view=view, plan=made, drift="; ".join(repaired.values()))
+        self.report(view=view, plan=made, drift="; ".join(filter(None, (*repaired.values(), moved))))
         self.tell_repairs(repaired)
         if not repaired and not is_true(before, "Ready"):
             told = f"Release {view.desired.release_name} is served at {self.url()}"
             stopped = "it does not run any more; its data is kept"
             running = made.state == "Running"
             self.event("Normal", "Ready" if running else made.state, told if running else stopped)
-        self._tell_moved_images(before)
+        self._tell_moved_images(moved)
         return self._until_the_trial_ends(view)
 
     def _still_healthy(self, view: View, context: Context, inventory: Inventory) -> bool:
@@ -240,15 +241,18 @@ class Rollout(Pass):
             self.event("Normal", hold.reason, hold.message)
         return DONE if hold.until is None else Outcome(after=max(0.0, hold.until - view.now))
 
-    def _tell_moved_images(self, before: Sequence[Condition]) -> None:
-        """An Event when a tag of a running image begins to point to another one."""
-        old, now = find(before, "InSync"), find(self._latest().status.conditions, "InSync")
-        if now is not None and now.reason == IMAGE_MOVED and (old is None or old.message != now.message):
-            self.event("Normal", IMAGE_MOVED, now.message[:1000])
+    @staticmethod
+    def _newly_moved(before: Sequence[Condition], view: View) -> str:
+        """Tags of running images that have begun to point to other ones; empty: none, or it was told before."""
+        told, moved = find(before, "InSync"), moved_images(view)
+        known = told is not None and told.reason == IMAGE_MOVED and told.message.startswith(moved[:MESSAGE_LIMIT])
+        return "" if known else moved
 
-    def _latest(self) -> Instance:
-        found = self.services.store.instance(self.key)
-        return found if found is not None and found.ref.uid == self.instance.ref.uid else self.instance
+    def _tell_moved_images(self, moved: str) -> None:
+        """Drift too, although nothing has to be done: what runs, and what is made again, is the pinned image."""
+        if moved:
+            self.event("Normal", IMAGE_MOVED, moved[:1000])
+            self.services.meter.drift_repaired(IMAGE_MOVED)
 
     def _step_began(self, step: str) -> None:
         if self.kept.step != step:

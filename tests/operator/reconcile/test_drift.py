@@ -359,6 +359,8 @@ def test_a_tag_that_moves_changes_nothing_and_is_told_once() -> None:
     assert world.condition("InSync")[:2] == ("True", "ImageMoved")
     assert OTHER in world.condition("InSync")[2]
     assert world.cluster.reasons().count("ImageMoved") == 1
+    assert OTHER in world.status()["drift"]["what"]
+    assert world.counts.drift == ["ImageMoved"]
     assert world.condition("Ready")[0] == "True"
     removed(world.engine, web)
     world.touch()
