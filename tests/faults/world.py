@@ -275,11 +275,15 @@ class World:
         self.operators[0].start()
         return True
 
+    def leads(self) -> bool:
+        """Whether the first operator has led since it was started last, and was not killed since."""
+        return not self.dead.is_set() and self.operators[0].text().count(LEADS) > self._killed
+
     def settle(self) -> None:
         """Until nothing has been changed for a while, by an operator that lives."""
-        led = self.operators[0].text().count(LEADS)
-        if self._revive():
-            self.wait("the operator to lead again", lambda: self.operators[0].text().count(LEADS) > led)
+        self._revive()  # unless it was while something was waited for: then it may not lead yet
+        if not self.leads():
+            self.wait("the operator to lead again", self.leads)
             time.sleep(1.0)
         quiet, before = time.monotonic(), (-1, -1)
         deadline = quiet + PATIENCE
