@@ -130,6 +130,18 @@ class DriftRecord(Model):
     """When it was repaired."""
 
 
+class FoundDrift(Model):
+    """A difference without a change of the spec, while it is being repaired."""
+
+    kind: Word
+    """Its kind, as the metric counts it."""
+    what: Text
+    """What is different."""
+
+
+Repairing = Annotated[list[FoundDrift], Field(max_length=32, json_schema_extra=list_map("kind"))]
+
+
 class Condition(Model):
     """One aspect of an object's state, in the form of metav1.Condition."""
 

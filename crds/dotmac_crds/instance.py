@@ -18,6 +18,7 @@ from dotmac_crds.base import (
     NameRef,
     ObjectName,
     ObservedGeneration,
+    Repairing,
     SecretKeyRef,
     Text,
     Timestamp,
@@ -330,15 +331,6 @@ class ImagePin(Model):
     """`sha256:...`, the image's own id on the host."""
 
 
-class FoundDrift(Model):
-    """A difference without a change of the spec, while it is being repaired."""
-
-    kind: Word
-    """Its kind, as the metric counts it."""
-    what: Text
-    """What is different."""
-
-
 class FailureRecord(Model):
     """A change that failed and is not tried again until the generation or the reconcile token changes."""
 
@@ -394,7 +386,7 @@ class InstanceStatus(Model):
     """Migrate and bootstrap runs that succeeded."""
     drift: DriftRecord | None = None
     """The last difference that was repaired."""
-    repairing: Annotated[list[FoundDrift], Field(max_length=32, json_schema_extra=list_map("kind"))] | None = None
+    repairing: Repairing | None = None
     """What is being repaired; told in `drift` once it is, by another operator too."""
     failure: FailureRecord | None = None
     """A change that failed and is not tried again by itself."""

@@ -18,6 +18,7 @@ from dotmac_crds.base import (
     ObjectName,
     ObservedGeneration,
     Port,
+    Repairing,
     Text,
     Timestamp,
     Word,
@@ -225,6 +226,8 @@ class ServerStatus(Model):
     """The key pinned by TrustOnFirstUse; to accept a new one, put it into spec.hostKeys."""
     drift: DriftRecord | None = None
     """The last difference of the host's proxy that was repaired."""
+    repairing: Repairing | None = None
+    """What of the proxy is being repaired; told in `drift` once it is, by another operator too."""
     last_probe_time: Timestamp | None = None
     """When the facts or a condition last changed."""
     last_handled_reconcile_at: Text | None = None

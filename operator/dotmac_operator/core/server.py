@@ -1,7 +1,7 @@
 """What a Server's host must have before any Instance: the proxy, its network and volumes. And a Server's status."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from dotmac_crds.base import Condition, DriftRecord
 from dotmac_crds.server import Allocated, Proof, ServerFacts, ServerSpec, ServerStatus
@@ -95,8 +95,8 @@ class ServerSituation:
     disk: DiskFact | None = None
     proxy_ready: bool = False
     proxy_message: str = ""
-    drift: str = ""
-    """What was repaired of the proxy in this pass."""
+    repaired: Mapping[str, str] = field(default_factory=dict)
+    """Kind of drift -> what was found of the proxy, and is in order now."""
     problem: HostProblem | None = None
     paused: bool = False
     deleting: str = ""
@@ -139,6 +139,7 @@ def compute(old: ServerStatus, spec: ServerSpec | None, situation: ServerSituati
             ),
             "host_keys": _pinned(old, spec, situation),
             "drift": _drift(old, situation),
+            "repairing": None if situation.repaired else old.repairing,
             "conditions": merge(old.conditions, _conditions(situation), situation.generation, situation.now),
             "last_handled_reconcile_at": situation.reconcile_token or old.last_handled_reconcile_at,
             "proof": situation.proof or old.proof,
@@ -166,9 +167,10 @@ def _facts(situation: ServerSituation) -> ServerFacts | None:
 
 
 def _drift(old: ServerStatus, situation: ServerSituation) -> DriftRecord | None:
-    if not situation.drift:
+    if not situation.repaired:
         return old.drift
-    return DriftRecord(what=situation.drift[:TEXT_LIMIT], repaired_at=rfc3339(situation.now))
+    told = "; ".join(situation.repaired.values())
+    return DriftRecord(what=told[:TEXT_LIMIT], repaired_at=rfc3339(situation.now))
 
 
 def _gibibytes(size: int) -> str:

@@ -4,12 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from dotmac_crds.backup import BackupStatus
-from dotmac_crds.base import Condition, DriftRecord, LocalSecretRef
+from dotmac_crds.base import Condition, DriftRecord, FoundDrift, LocalSecretRef
 from dotmac_crds.instance import (
     BackupRecord,
     ComponentStatus,
     FailureRecord,
-    FoundDrift,
     ImagePin,
     InstanceStatus,
     OneShotRecord,

@@ -2,15 +2,16 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import replace
 
-from dotmac_crds.server import Proof, ServerSpec
+from dotmac_crds.base import FoundDrift
+from dotmac_crds.server import ServerSpec
 from dotmac_operator.core import drift, names, proxy
-from dotmac_operator.core.actions import LoadProxy
-from dotmac_operator.core.conditions import find, is_true
+from dotmac_operator.core.actions import Action, LoadProxy
+from dotmac_operator.core.conditions import TEXT_LIMIT, find, is_true
 from dotmac_operator.core.proof import Finding, summary
 from dotmac_operator.core.server import HostProblem, ServerSituation, compute, plan_proxy, proxy_of
 from dotmac_operator.hosts.inventory import Inventory
@@ -131,18 +132,17 @@ class ServerReconciler:
         except HostError as error:
             log.info("Server %s: %s", server.key, error)
             return None
-        answered = self._answer(server, summary(findings, now))
+        answered = self._write(server, last_handled_reconcile_at=server.reconcile_token, proof=summary(findings, now))
         self._prover.repair(server, findings)
         return answered
 
-    def _answer(self, server: Server, proof: Proof) -> Server:
-        """Writes what was found because of the Server's token, and nothing else."""
+    def _write(self, server: Server, **fields: object) -> Server:
+        """Writes these fields of the status, and nothing else; returns what the Server is then."""
         found = self._store.server(server.key)
         current = found if found is not None and found.ref.uid == server.ref.uid else server
-        made = {"last_handled_reconcile_at": server.reconcile_token, "proof": proof}
-        body = self._cluster.apply_status(current.ref, current.status.model_copy(update=made).to_wire())
-        _, answered = self._store.put(body)
-        return answered
+        body = self._cluster.apply_status(current.ref, current.status.model_copy(update=fields).to_wire())
+        _, written = self._store.put(body)
+        return written
 
     def _situation(self, server: Server) -> ServerSituation:
         here = self._store.instances_on(server.ref.namespace, server.ref.name)
@@ -178,6 +178,7 @@ class ServerReconciler:
         # Also when Docker is in trouble: a key that was trusted once must not be trusted anew by the next process.
         situation = replace(situation, offered_key=inventory.host.offered_host_key)
         self._report(server, situation)
+        self._tell_repairs(server, situation.repaired)
         self._prover.repair(server, findings)
         if situation.problem is None and inventory is not known:
             self._wake_instances(server.key)  # they wait for the connection
@@ -190,7 +191,7 @@ class ServerReconciler:
     ) -> ServerSituation:
         executor = Executor(self._cluster, self._hosts, Site(server.ref, server.key, spec.proxy))
         image = proxy.container(spec, server.ref.uid).image
-        found: dict[str, str] = {}
+        repairing = {found.kind: found.what for found in server.status.repairing or ()}
         for _ in range(ROUNDS):
             facts = inventory.facts([image])
             with self._hosts.routing(server.key).lock:
@@ -198,27 +199,35 @@ class ServerReconciler:
                 if any(isinstance(action, LoadProxy) for action in actions):
                     inventory.invalidate()  # a route that was set since the last read must not be lost
                     actions = plan_proxy(spec, server.ref.uid, inventory.facts([image]))
+                repairing = self._note_drift(server, repairing, actions)
                 for action in actions:
-                    found = found | {kind: f"{action.text}: {action.reason}"} if (kind := drift.kind(action)) else found
                     executor.run(action, inventory, Results())
             if not actions:
                 break
-        told = self._tell_drift(server, found) if not actions else ""
         running = next((c for c in facts.containers if c.name == names.PROXY_CONTAINER and c.running), None)
         ready = running is not None and not actions
         message = "" if ready else "; ".join(action.reason for action in actions) or "the proxy does not run"
-        return replace(situation, proxy_ready=ready, proxy_message=message, drift=told)
+        return replace(situation, proxy_ready=ready, proxy_message=message, repaired=repairing if ready else {})
 
-    def _tell_drift(self, server: Server, found: Mapping[str, str]) -> str:
-        """What was repaired is drift when the proxy was right before, for this very spec; empty when it is none."""
+    def _note_drift(self, server: Server, known: Mapping[str, str], actions: Iterable[Action]) -> dict[str, str]:
+        """What is wrong is drift when the proxy was right before, for this very spec. Recorded before the repair
+        begins: whoever goes on, after a crash or in another pass, finds the proxy in order again, or half so."""
         before = find(server.status.conditions, "ProxyReady")
-        if not found or before is None or before.status != "True" or before.observed_generation != server.generation:
-            return ""
-        told = "; ".join(found.values())
-        self._cluster.event(server.ref, "Normal", "DriftRepaired", told[:1000])
-        for kind in found:
+        if before is None or before.status != "True" or before.observed_generation != server.generation:
+            return dict(known)
+        found = {kind: f"{action.text}: {action.reason}" for action in actions if (kind := drift.kind(action))}
+        if not found.keys() - known.keys():
+            return dict(known)
+        made = {**found, **known}
+        records = [FoundDrift(kind=kind, what=what[:TEXT_LIMIT]) for kind, what in sorted(made.items())]
+        self._write(server, repairing=records)
+        return made
+
+    def _tell_repairs(self, server: Server, repaired: Mapping[str, str]) -> None:
+        if repaired:
+            self._cluster.event(server.ref, "Normal", "DriftRepaired", "; ".join(repaired.values())[:1000])
+        for kind in repaired:
             self._meter.drift_repaired(kind)
-        return told
 
     def _delete(self, server: Server, situation: ServerSituation) -> Outcome:
         here = self._store.instances_on(server.ref.namespace, server.ref.name)

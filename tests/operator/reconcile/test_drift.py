@@ -11,6 +11,7 @@ from tests.kits.tenant import INSTANCE
 from dotmac_operator.core import names, proxy
 from dotmac_operator.core.facts import DockerEvent, NetworkFact, VolumeFact
 from dotmac_operator.hosts.inventory import STALE_AFTER
+from dotmac_operator.hosts.port import EngineError
 from dotmac_operator.reconcile.ports import ClusterError, ObjectRef
 
 KEY, HOST = "tenants/acme", "tenants/host-1"
@@ -464,6 +465,43 @@ def test_a_repair_is_told_by_whoever_finds_it_done(harm: str, when: str) -> None
         assert world.cluster.reasons().count("DriftRepaired") == 1, where
         assert kind in world.counts.drift, where
         assert "repairing" not in world.status(), where
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("harm", ["removed", "paused"])
+def test_a_repair_of_the_proxy_is_told_by_whoever_finds_it_done(harm: str, when: str) -> None:
+    start = deployed()
+    act, kind, _ = HARMS[harm]
+    box = start.engine.containers_[names.PROXY_CONTAINER]
+    act(start.engine, box)
+    start.touch(box)
+    straight = start.copy()
+    straight.settle()
+    for where, world in crashed_at_each_call(start, straight, when):
+        status = world.status(HOST, "Server")
+        assert names.PROXY_CONTAINER in status["drift"]["what"], where
+        assert "repairing" not in status, where
+        assert kind in world.counts.drift, where
+
+
+def test_a_repair_of_the_proxy_that_takes_two_passes_is_told() -> None:
+    """Regression: the first pass wrote that the proxy is not ready, so the second one saw no drift."""
+    world = deployed()
+    box = world.engine.containers_[names.PROXY_CONTAINER]
+    box.state = "paused"
+    world.touch(box)
+
+    def answer_lost(what: str) -> None:
+        world.engine.hook = None
+        raise EngineError(f"the answer to {what} was lost", 500)
+
+    world.engine.hook = answer_lost
+    world.settle()
+    world.touch(box)
+    world.settle()
+    assert "paused" in world.status(HOST, "Server")["drift"]["what"]
+    assert world.counts.drift == ["ContainerPaused"]
+    assert world.condition("ProxyReady", HOST, "Server")[0] == "True"
 
 
 def test_what_is_being_repaired_is_told_before_it_is_touched() -> None:
