@@ -27,11 +27,13 @@ from dotmac_operator.hosts.enginefacts import (
     volume_fact,
 )
 from dotmac_operator.hosts.enginehttp import PING, Carrier, EngineClient, Lane, Request
-from dotmac_operator.hosts.port import Conflict, EngineError, ExecResult, NotFound, Progress
+from dotmac_operator.hosts.port import Conflict, EngineError, ExecResult, HostUnreachable, NotFound, Progress
 from dotmac_operator.hosts.stream import feeding, read_lines
 
 READ_SECONDS = 30.0
 CHANGE_SECONDS = 60.0
+STREAM_SETTLES = 5.0
+"""Seconds that the engine may take to note the exit code of a program whose output has ended."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,511}")
@@ -208,7 +210,7 @@ class DockerEngine:
             self._carrier.counted(execs=1)
             path = f"/exec/{self._client.ask_json(create, until)['Id']}"
             said = self._attached(Request("POST", f"{path}/start", body={"Detach": False, "Tty": False}), stdin, until)
-            code = self._exec_code(Request("GET", f"{path}/json", repeatable=True), until)
+            code = self._exec_code(Request("GET", f"{path}/json", repeatable=True), until, streamed=True)
         out, err = (b"".join(payload for kind, payload in said if kind == wanted) for wanted in (1, 2))
         return ExecResult(code, out, err)
 
@@ -240,12 +242,17 @@ class DockerEngine:
             with feeding(connection.stream, stdin):
                 return frames(self._client.read_all(response))
 
-    def _exec_code(self, request: Request, deadline: Deadline) -> int:
-        pause = 0.01
+    def _exec_code(self, request: Request, deadline: Deadline, streamed: bool = False) -> int:
+        """`streamed`: the program's output has come to its end, so the program has, or the stream was cut."""
+        pause, began = 0.01, time.monotonic()
         while True:  # A stream may end a moment before the engine has noted the exit code.
             found = self._client.ask_json(request, deadline)
             if not found.get("Running") and found.get("ExitCode") is not None:
                 return int(found["ExitCode"])
+            if streamed and time.monotonic() - began > STREAM_SETTLES:
+                # Whoever ends the session (an sshd that is stopped, a host that shuts down) may end the stream in
+                # good order: waiting on would take half of the output for the whole.
+                raise HostUnreachable(f"{self._carrier.name}: the output of a program was cut off while it ran")
             time.sleep(min(pause, deadline.remaining()))
             pause = min(0.5, pause * 1.5)
 

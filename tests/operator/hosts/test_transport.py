@@ -226,6 +226,23 @@ def test_a_hostile_reference_never_reaches_a_url(canned, reference):
     assert said.seen == []
 
 
+def test_output_that_ends_before_its_program_is_not_taken_for_the_whole(canned, monkeypatch):
+    """Regression: an sshd that was stopped ended the stream in good order, and the exit code was waited for on another
+    connection."""
+    monkeypatch.setattr("dotmac_operator.hosts.engine.STREAM_SETTLES", 0.2)
+    said = engine()
+    said.answers["POST /containers/web/exec"] = Answer(201, {"Id": "e1"})
+    half = b"\x01\0\0\0\0\0\0\x04half"
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: close\r\n\r\n"
+    said.answers["POST /exec/e1/start"] = Answer(raw=head + half, hang_up_after=True)
+    said.answers["GET /exec/e1/json"] = Answer(body={"Running": True, "ExitCode": None})
+    host = canned(said).host()
+    with pytest.raises(HostUnreachable, match="cut off while it ran"):
+        host.engine.exec("web", ["sleep", "21"])
+    said.answers["GET /exec/e1/json"] = Answer(body={"Running": False, "ExitCode": 0})
+    assert host.engine.exec("web", ["echo"]).stdout == b"half"
+
+
 def test_a_deadline_ends_a_call_and_closes_its_channel(canned):
     said = engine()
     said.answers["POST /images/create"] = Answer(hang=5)
