@@ -78,6 +78,7 @@ def pasted(platform: Platform, server: str) -> str:
     found = re.search(r"```sh\n(.*?)```", (ROOT / "deploy" / "docs" / "proof.md").read_text(), re.DOTALL)
     assert found is not None
     commands = re.sub(r"\bserver([ /])demo\b", rf"server\1{server}", found[1])
+    time.sleep(1)  # the token is a second's number
     script = PASTED % (kubectl.current(), releases.NAMESPACE) + commands
     env = {**os.environ, "KUBECONFIG": str(platform.plane.kubeconfig)}
     done = subprocess.run(["sh", "-euc", script], env=env, capture_output=True, text=True, check=False)
@@ -189,9 +190,16 @@ PROXY_HARMS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
+def repairing(platform: Platform, server: str) -> bool:
+    found = platform.get("Server", server) or {}
+    ready = condition(found, "Ready")
+    return "repairing" in found["status"] or ready is None or ready["status"] != "True"
+
+
 @pytest.mark.parametrize("harm", PROXY_HARMS)
 def test_the_proxy_comes_back_with_every_route(platform: Platform, tenant: Tenant, harm: str) -> None:
     command, kind = PROXY_HARMS[harm]
+    platform.wait("nothing is being repaired", lambda: not repairing(platform, "two"), 20, about=NAME)
     ids, events, counts = tenant.ids(), told(platform, "two"), counted(platform)
     before = (platform.get("Server", "two") or {})["status"].get("drift")
     tenant.host.docker(*command, PROXY)

@@ -208,8 +208,8 @@ class World:
             "releaseRef": {"name": OLD}, "classRef": {"name": "small"}, "admin": {"email": "admin@acme.example"},
         }  # fmt: skip
         body = {"apiVersion": API_VERSION, "kind": "Instance", "metadata": {"name": name}, "spec": {**usual, **spec}}
+        self._created += 1  # before the operator can act on it: whoever counts from its first act counts this one in
         self._create(self._path("instances"), body)
-        self._created += 1
 
     def patch(self, spec: Object | None = None, annotations: Object | None = None) -> None:
         body: Object = {"spec": spec} if spec else {}

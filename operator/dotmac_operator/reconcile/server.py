@@ -62,6 +62,8 @@ class ServerReconciler:
         self._clock = clock
         self._meter = meter or Unmetered()
         self._contexts = Contexts(store, cluster)
+        self._fell: set[str] = set()
+        """uids of Servers whose proxy was right and is not: one that is being removed is repaired by a later pass."""
 
     def reconcile(self, key: str) -> Outcome:
         """One pass. Every expected failure ends in the status; only bugs leave as exceptions."""
@@ -206,6 +208,10 @@ class ServerReconciler:
                 break
         running = next((c for c in facts.containers if c.name == names.PROXY_CONTAINER and c.running), None)
         ready = running is not None and not actions
+        if ready:
+            self._fell.discard(server.ref.uid)
+        elif is_true(server.status.conditions, "ProxyReady"):
+            self._fell.add(server.ref.uid)
         message = "" if ready else "; ".join(action.reason for action in actions) or "the proxy does not run"
         return replace(situation, proxy_ready=ready, proxy_message=message, repaired=repairing if ready else {})
 
@@ -213,7 +219,9 @@ class ServerReconciler:
         """What is wrong is drift when the proxy was right before, for this very spec. Recorded before the repair
         begins: whoever goes on, after a crash or in another pass, finds the proxy in order again, or half so."""
         before = find(server.status.conditions, "ProxyReady")
-        if before is None or before.status != "True" or before.observed_generation != server.generation:
+        same_spec = before is not None and before.observed_generation == server.generation
+        was_right = before is not None and before.status == "True" or server.ref.uid in self._fell
+        if not same_spec or not (known or was_right):
             return dict(known)
         found = {kind: f"{action.text}: {action.reason}" for action in actions if (kind := drift.kind(action))}
         if not found.keys() - known.keys():

@@ -186,6 +186,8 @@ def test_several_differences_are_told_together() -> None:
     database.state = "paused"
     world.touch()
     world.settle()
+    world.touch()
+    world.settle()
     assert sorted(world.counts.drift) == ["ContainerPaused", "ContainerStopped"]
     assert "web" in world.status()["drift"]["what"]
     assert "database" in world.status()["drift"]["what"]
@@ -502,6 +504,27 @@ def test_a_repair_of_the_proxy_that_takes_two_passes_is_told() -> None:
     assert "paused" in world.status(HOST, "Server")["drift"]["what"]
     assert world.counts.drift == ["ContainerPaused"]
     assert world.condition("ProxyReady", HOST, "Server")[0] == "True"
+
+
+def test_a_proxy_that_falls_while_it_is_repaired_is_told_whole() -> None:
+    """Regression: it was removed while its configuration was being set right; the pass that made it anew began with a
+    proxy that was not ready, and took that for no drift."""
+    world = deployed()
+    box = world.engine.containers_[names.PROXY_CONTAINER]
+    box.state = "paused"
+    world.touch(box)
+
+    def removed_meanwhile(what: str) -> None:
+        world.engine.hook = None
+        removed(world.engine, box)
+        raise EngineError(f"the answer to {what} was lost", 500)
+
+    world.engine.hook = removed_meanwhile
+    world.settle()
+    world.touch()
+    world.settle()
+    assert {"ContainerMissing", "ContainerPaused"} <= set(world.counts.drift)
+    assert "run container" in world.status(HOST, "Server")["drift"]["what"]
 
 
 def test_what_is_being_repaired_is_told_before_it_is_touched() -> None:
