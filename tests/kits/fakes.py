@@ -42,6 +42,9 @@ from dotmac_operator.hosts.port import (
     NotFound,
     ProbeRefused,
     Progress,
+    Sent,
+    Survey,
+    nothing,
 )
 from dotmac_operator.reconcile.backups import BackupReconciler
 from dotmac_operator.reconcile.catalog import CatalogReconciler
@@ -270,6 +273,22 @@ class FakeEngine:
         if path != proxy.AUTOSAVE or self.autosave is None:
             raise NotFound(f"no such file: {path}", 404)
         return self.autosave
+
+    def survey(
+        self, labels: Sequence[str], references: Sequence[str], file: tuple[str, str], sent: Sent = nothing
+    ) -> Survey:
+        sent()
+        try:
+            version = self.file_version(*file)
+        except NotFound:
+            version = None
+        return Survey(
+            tuple(self.containers(labels)),
+            tuple(self.networks()),
+            tuple(self.volumes()),
+            {reference: image for reference in references if (image := self.image(reference)) is not None},
+            version,
+        )
 
     def file_version(self, container: str, path: str) -> str:
         return hashlib.sha256(self.read_file(container, path)).hexdigest()

@@ -379,6 +379,26 @@ def test_files(boxes: tuple[Both, Both]) -> None:
     assert not found, "\n".join(found)
 
 
+def test_a_survey(boxes: tuple[Both, Both]) -> None:
+    """What single questions say is compared elsewhere: here, that each answer is of its own question."""
+
+    def survey(one: Both) -> Any:
+        found = one.host.engine.survey([], [one.image, "same/none:1"], ("same-sleeps", "/data/posts"))
+        return (
+            sorted(box.name for box in found.containers if box.name.startswith("same-")),
+            {"bridge", "host", "none"} <= {network.name for network in found.networks},
+            [volume.name for volume in found.volumes if volume.name == "same-files"],
+            [found.images[one.image].id == one.host.engine.image(one.image).id, len(found.images)],
+            found.file_version == one.host.engine.file_version("same-sleeps", "/data/posts"),
+            one.host.engine.survey([], [], ("same-sleeps", "/data/none")).file_version,
+            one.host.engine.survey([], [], ("same-none", "/data/posts")).file_version,
+        )
+
+    told = survey(boxes[1])
+    assert told == (["same-said", "same-sleeps"], True, ["same-files"], [True, 1], True, None, None)
+    assert not compare(boxes, "survey", survey)
+
+
 def shape(value: Any) -> Any:
     """Names and types, of the first item of a list."""
     if isinstance(value, dict):

@@ -8,6 +8,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from email.message import Message
 from posixpath import dirname, join, normpath
 from typing import Any
 from urllib.parse import quote
@@ -26,8 +27,18 @@ from dotmac_operator.hosts.enginefacts import (
     split_reference,
     volume_fact,
 )
-from dotmac_operator.hosts.enginehttp import PING, Carrier, EngineClient, Lane, Request
-from dotmac_operator.hosts.port import Conflict, EngineError, ExecResult, HostUnreachable, NotFound, Progress
+from dotmac_operator.hosts.enginehttp import PING, Answer, Carrier, EngineClient, Lane, Request
+from dotmac_operator.hosts.port import (
+    Conflict,
+    EngineError,
+    ExecResult,
+    HostUnreachable,
+    NotFound,
+    Progress,
+    Sent,
+    Survey,
+    nothing,
+)
 from dotmac_operator.hosts.stream import feeding, read_lines
 
 READ_SECONDS = 30.0
@@ -67,24 +78,51 @@ class DockerEngine:
                 return engine_info(self._client.parse(self._client.read_all(response)), connection.engine_api)
 
     def containers(self, labels: Sequence[str] = ()) -> list[ContainerFact]:
-        query = {"all": "1", **_filters(label=labels)}
-        return [container_fact(item) for item in self._read("containers", "/containers/json", query)]
+        return [container_fact(item) for item in self._read("containers", _containers(labels))]
 
     def networks(self) -> list[NetworkFact]:
-        return [network_fact(item) for item in self._read("networks", "/networks")]
+        return [network_fact(item) for item in self._read("networks", _NETWORKS)]
 
     def volumes(self, labels: Sequence[str] = ()) -> list[VolumeFact]:
-        found = self._read("volumes", "/volumes", _filters(label=labels))
+        found = self._read("volumes", _get("/volumes", _filters(label=labels)))
         return [volume_fact(item) for item in found.get("Volumes") or ()]
 
     def image(self, reference: str) -> ImageFact | None:
         try:
-            return image_fact(self._read("image", f"/images/{self._reference(reference)}/json"), reference)
+            return image_fact(self._read("image", self._image(reference)), reference)
         except NotFound:
             return None
 
+    def survey(
+        self, labels: Sequence[str], references: Sequence[str], file: tuple[str, str], sent: Sent = nothing
+    ) -> Survey:
+        # The list of containers, which takes the engine longest, is asked for first.
+        requests = [_containers(labels), _NETWORKS, _get("/volumes"), self._stat(*file)]
+        requests += [self._image(reference) for reference in references]
+        with self._carrier.reads("survey", len(requests), READ_SECONDS) as (deadline, at_once):
+            answers = self._client.ask_together(requests, at_once, deadline, sent)
+        containers, networks, volumes, version, *images = answers
+        return Survey(
+            containers=tuple(map(container_fact, self._listed(containers))),
+            networks=tuple(map(network_fact, self._listed(networks))),
+            volumes=tuple(map(volume_fact, self._listed(volumes).get("Volumes") or ())),
+            images={
+                reference: image_fact(self._client.parse(answer.body), reference)
+                for reference, answer in zip(references, images, strict=True)
+                if isinstance(answer, Answer)
+            },
+            file_version=_version(version.headers) if isinstance(version, Answer) else None,
+        )
+
+    def _listed(self, answer: Answer | NotFound) -> Any:
+        """The JSON of an answer that there has to be."""
+        if isinstance(answer, NotFound):
+            raise answer
+        return self._client.parse(answer.body)
+
     def inspect_container(self, container: str) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self._read("inspect_container", f"/containers/{self._name(container)}/json")
+        request = _get(f"/containers/{self._name(container)}/json")
+        found: Mapping[str, Any] = self._read("inspect_container", request)
         return found
 
     def logs(self, container: str, tail: int = 50) -> str:
@@ -106,11 +144,10 @@ class DockerEngine:
         raise EngineError(f"{self._carrier.name}: {path} in {container} is no regular file", 400)
 
     def file_version(self, container: str, path: str) -> str:
-        request = Request("HEAD", f"/containers/{self._name(container)}/archive", {"path": path}, repeatable=True)
         with self._carrier.operation("file_version", Lane.READ, READ_SECONDS) as deadline:
-            with self._client.sent(request, deadline) as (_, response):
+            with self._client.sent(self._stat(container, path), deadline) as (_, response):
                 self._client.read_all(response)  # there is none, and then the connection is free again
-                return str(response.headers.get("X-Docker-Container-Path-Stat", ""))
+                return _version(response.headers)
 
     # ---- images
 
@@ -230,7 +267,7 @@ class DockerEngine:
 
     def exec_runs(self, exec_id: str) -> bool:
         try:
-            return bool(self._read("exec", f"/exec/{self._name(exec_id)}/json").get("Running"))
+            return bool(self._read("exec", _get(f"/exec/{self._name(exec_id)}/json")).get("Running"))
         except NotFound:
             return False
 
@@ -328,9 +365,15 @@ class DockerEngine:
 
     # ---- one request
 
-    def _read(self, what: str, path: str, query: Mapping[str, str] | None = None) -> Any:
+    def _read(self, what: str, request: Request) -> Any:
         with self._carrier.operation(what, Lane.READ, READ_SECONDS) as deadline:
-            return self._client.ask_json(Request("GET", path, query or {}, repeatable=True), deadline)
+            return self._client.ask_json(request, deadline)
+
+    def _image(self, reference: str) -> Request:
+        return _get(f"/images/{self._reference(reference)}/json")
+
+    def _stat(self, container: str, path: str) -> Request:
+        return Request("HEAD", f"/containers/{self._name(container)}/archive", {"path": path}, repeatable=True)
 
     def _change(
         self, what: str, request: Request, *, absent_is_fine: bool = False, seconds: float = CHANGE_SECONDS
@@ -353,6 +396,21 @@ class DockerEngine:
         if not _REFERENCE.fullmatch(reference) or ".." in reference or "//" in reference:
             raise EngineError(f"{self._carrier.name}: {reference[:80]!r} is not an image reference", 400)
         return quote(reference, safe="/:@")
+
+
+def _get(path: str, query: Mapping[str, str] | None = None) -> Request:
+    return Request("GET", path, query or {}, repeatable=True)
+
+
+_NETWORKS = _get("/networks")
+
+
+def _containers(labels: Sequence[str]) -> Request:
+    return _get("/containers/json", {"all": "1", **_filters(label=labels)})
+
+
+def _version(headers: Message) -> str:
+    return str(headers.get("X-Docker-Container-Path-Stat", ""))
 
 
 def _filters(**wanted: Sequence[str]) -> dict[str, str]:

@@ -9,10 +9,13 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from enum import Enum
+from itertools import batched
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -30,6 +33,7 @@ from dotmac_operator.hosts.port import (
     HostError,
     HostUnreachable,
     NotFound,
+    Sent,
 )
 from dotmac_operator.hosts.stream import Ending, Stream, StreamConnection
 
@@ -63,6 +67,9 @@ class Carrier(Protocol):
     def operation(self, what: str, lane: Lane, seconds: float) -> AbstractContextManager[Deadline]:
         """Waits for a turn, counts and times the call; yields its deadline."""
 
+    def reads(self, what: str, most: int, seconds: float) -> AbstractContextManager[tuple[Deadline, int]]:
+        """As `operation`, for several reads at the same time: yields how many of them have a turn, 1 to `most`."""
+
     def dial(self, deadline: Deadline, *, events: bool = False) -> Stream:
         """`docker system dial-stdio` on a new channel."""
 
@@ -92,6 +99,14 @@ PING = Request("GET", "/_ping", repeatable=True)
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A whole one."""
+
+    body: bytes
+    headers: Message
+
+
+@dataclass(frozen=True)
 class Heartbeat:
     """The answer to a quick question."""
 
@@ -114,6 +129,11 @@ class Connection:
 
     def exchange(self, request: Request, deadline: Deadline) -> http.client.HTTPResponse:
         """Sends and reads the head of the answer. A lost connection is an OSError or an HTTPException."""
+        self.send(request, deadline)
+        return self.receive()
+
+    def send(self, request: Request, deadline: Deadline) -> None:
+        """The first half of `exchange`."""
         self.stream.deadline = deadline
         target = (f"/v{self.api}" if self.api else "") + request.path
         if request.query:
@@ -121,6 +141,9 @@ class Connection:
         body = None if request.body is None else json.dumps(request.body).encode()
         headers = {"Content-Type": "application/json"} if body is not None else {}
         self._http.request(request.method, target, body, headers)
+
+    def receive(self) -> http.client.HTTPResponse:
+        """The head of the answer to what was sent."""
         return self._http.getresponse()
 
     def answers(self, name: str) -> bool:
@@ -156,6 +179,9 @@ class KeptConnections:
         connection.used = True
         with self._lock:
             self._idle.append(connection)
+
+    def __len__(self) -> int:
+        return len(self._idle)
 
     def evict(self) -> bool:
         """Closes the one that was idle longest, to make room for another channel. False when none is idle."""
@@ -197,14 +223,79 @@ class EngineClient:
         except ValueError:
             raise EngineError(f"{self._carrier.name}: the engine's answer is not JSON", 502) from None
 
+    def ask_together(
+        self, requests: Sequence[Request], at_once: int, deadline: Deadline, sent: Sent
+    ) -> list[Answer | NotFound]:
+        """The answers to repeatable requests, of which `at_once` are under way at the same time: one round trip.
+
+        The first is read last: it is the one to take long. All of it in the caller's thread: threads that wake each
+        other at every packet cost more processor time than the requests.
+        """
+        self._have_ready(min(at_once, len(requests)), deadline)
+        answers: list[Answer | NotFound] = []
+        for wave in batched(requests, at_once):
+            begun: list[Connection | None] = []
+            try:
+                for request in wave:
+                    begun.append(self._begin(request, deadline))  # noqa: PERF401 - what was begun is closed below
+                if not answers:
+                    sent()
+                read = [self._finish(request, begun.pop(), deadline) for request in reversed(wave)]
+            finally:
+                for connection in begun:
+                    if connection is not None:
+                        connection.close()
+            answers += reversed(read)
+        return answers
+
+    def _have_ready(self, wanted: int, deadline: Deadline) -> None:
+        """Makes the connections that are missing, at the same time: each takes some round trips."""
+        kept = len(self.kept)
+        missing = wanted - kept
+        if missing > 0 and wanted > 1:
+            with ThreadPoolExecutor(missing, thread_name_prefix="dial") as threads:
+                for made in [threads.submit(self._dial_and_keep, deadline) for _ in range(missing)]:
+                    try:
+                        made.result()
+                    except HostUnreachable:
+                        if not kept:  # else the request on one that is kept finds out, and is sent again
+                            raise
+
+    def _dial_and_keep(self, deadline: Deadline) -> None:
+        self.kept.keep(self.dial(deadline))
+
+    def _begin(self, request: Request, deadline: Deadline) -> Connection | None:
+        """Sends on a kept connection, and does not wait; None: it is still to be sent."""
+        connection = self.kept.take()
+        if connection is None:
+            return None
+        try:
+            connection.send(request, deadline)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, _LOST):
+                return None
+            raise
+        return connection
+
+    def _finish(self, request: Request, begun: Connection | None, deadline: Deadline) -> Answer | NotFound:
+        try:
+            with self.sent(request, deadline, begun=begun) as (_, response):
+                return Answer(self.read_all(response), response.headers)
+        except NotFound as error:
+            return error
+
     @contextmanager
     def sent(
-        self, request: Request, deadline: Deadline, *, counted: bool = True
+        self, request: Request, deadline: Deadline, *, counted: bool = True, begun: Connection | None = None
     ) -> Iterator[tuple[Connection, http.client.HTTPResponse]]:
-        """The answer, to be read in the block. A connection whose answer was read to its end is kept, else closed."""
+        """The answer, to be read in the block. A connection whose answer was read to its end is kept, else closed.
+
+        `begun`: a kept connection that the request was already sent on.
+        """
         if counted:
             self._carrier.counted(requests=1)
-        connection, response = self._send(request, deadline)
+        connection, response = self._send(request, deadline, begun)
         sound = True
         try:
             self.check_status(request, response)
@@ -218,12 +309,16 @@ class EngineClient:
             else:
                 connection.close()
 
-    def _send(self, request: Request, deadline: Deadline) -> tuple[Connection, http.client.HTTPResponse]:
+    def _send(
+        self, request: Request, deadline: Deadline, begun: Connection | None = None
+    ) -> tuple[Connection, http.client.HTTPResponse]:
         while True:
-            connection = self._ready(request, deadline)
+            connection = begun or self._ready(request, deadline)
             try:
-                return connection, connection.exchange(request, deadline)
+                response = connection.exchange(request, deadline) if begun is None else begun.receive()
+                return connection, response
             except _LOST as error:
+                begun = None
                 failure = self.lost(connection, error)
                 connection.close()
                 if not (connection.used and request.repeatable):

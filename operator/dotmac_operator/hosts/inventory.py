@@ -5,13 +5,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from dotmac_operator.core import names, proxy
 from dotmac_operator.core.facts import ContainerFact, DockerEvent, HostFacts, ImageFact, Inspected
 from dotmac_operator.hosts.enginefacts import inspected
-from dotmac_operator.hosts.port import EventStream, Host, HostError, NotFound, NotLeading
+from dotmac_operator.hosts.port import EventStream, Host, HostError, NotFound, NotLeading, Sent, nothing
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +20,9 @@ OPEN_SECONDS = 5.0
 """How long to wait for the event stream; longer ones open while their host is read already."""
 STALE_AFTER = 300.0
 """Seconds after which even a quiet host is read again."""
+
+
+_PROXY_FILE = (names.PROXY_CONTAINER, proxy.AUTOSAVE)
 
 
 class Same:
@@ -112,8 +114,10 @@ class Inventory:
         """The next read goes to the host: somebody has just changed something there, perhaps this very container."""
         self._mark(container)
 
-    def read_anew(self) -> HostFacts:
+    def read_anew(self, sent: Sent = nothing) -> HostFacts:
         """The host as it is now, with every image that was asked for so far: nothing that was read before counts.
+
+        `sent` as in `Engine.survey`.
 
         Raises:
             HostError: the host could not be read.
@@ -122,7 +126,7 @@ class Inventory:
             known = tuple(self._images)
             self._images.clear()
             self._mark("")
-            kept = self._read(known)
+            kept = self._read(known, sent)
             if kept.facts.revision == self._dirty:  # else an image may have gone since
                 self._images.update(kept.facts.images)
             return kept.facts
@@ -184,9 +188,9 @@ class Inventory:
         changed = kept.facts.revision != self._dirty
         return changed or not self._streaming or time.monotonic() - kept.at > STALE_AFTER
 
-    def _read(self, images: Sequence[str] = ()) -> _Kept:
+    def _read(self, images: Sequence[str] = (), sent: Sent = nothing) -> _Kept:
         revision = self._settled()  # before the lists: what changes meanwhile makes the next read go to the host again
-        read = self._lists(images)
+        read = self._lists(images, sent)
         containers = read.containers
         self._inspect_the_rest(containers)
         ids = {container.id for container in containers}
@@ -226,22 +230,17 @@ class Inventory:
             inspected=self._inspected.get(container.id),
         )
 
-    def _lists(self, images: Sequence[str]) -> HostFacts:
-        """All of them at the same time, so that a host far away costs one round trip and not four."""
-        engine = self.host.engine
-        with ThreadPoolExecutor(3, thread_name_prefix="lists") as threads:
-            networks, volumes = threads.submit(engine.networks), threads.submit(engine.volumes)
-            config = threads.submit(self.proxy_config)
-            found = [(reference, threads.submit(engine.image, reference)) for reference in images]
-            containers = tuple(engine.containers([names.MANAGED]))
-            return HostFacts(
-                revision=0,
-                containers=containers,
-                networks=tuple(networks.result()),
-                volumes=tuple(volumes.result()),  # all: one of our names may be somebody else's
-                images={name: image for name, asked in found if (image := asked.result()) is not None},
-                proxy_config=config.result(),
-            )
+    def _lists(self, images: Sequence[str], sent: Sent) -> HostFacts:
+        # All networks and volumes: one of our names may be somebody else's.
+        found = self.host.engine.survey([names.MANAGED], images, _PROXY_FILE, sent)
+        return HostFacts(
+            revision=0,
+            containers=found.containers,
+            networks=found.networks,
+            volumes=found.volumes,
+            images=found.images,
+            proxy_config=self._content(found.file_version),
+        )
 
     def proxy_config(self) -> str | None:
         """What the proxy runs, as it is on the host now; None when it has no configuration.
@@ -250,16 +249,23 @@ class Inventory:
         process to read it, 50 ms of processor time. The proxy writes it once for each load, and a load takes longer
         than the clock of a file system needs to move on. See ADR 0023.
         """
-        engine = self.host.engine
         try:
-            version = engine.file_version(names.PROXY_CONTAINER, proxy.AUTOSAVE)
-            known = self._config
-            if known is None or not version or known[0] != version:
-                # The content may be newer than the version, never older: then the next look reads it again.
-                known = (version, engine.read_file(names.PROXY_CONTAINER, proxy.AUTOSAVE).decode())
-                self._config = known
+            return self._content(self.host.engine.file_version(*_PROXY_FILE))
         except NotFound:
             return None
+
+    def _content(self, version: str | None) -> str | None:
+        """The file's, of which this is the version."""
+        if version is None:
+            return None
+        known = self._config
+        if known is None or not version or known[0] != version:
+            try:
+                # The content may be newer than the version, never older: then the next look reads it again.
+                known = (version, self.host.engine.read_file(*_PROXY_FILE).decode())
+            except NotFound:
+                return None
+            self._config = known
         return known[1]
 
     def _wanted_images(self, references: Iterable[str]) -> Mapping[str, ImageFact]:

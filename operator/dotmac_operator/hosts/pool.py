@@ -71,6 +71,17 @@ class Turns:
                 held.callback(turn.release)
             yield
 
+    @contextmanager
+    def taken_together(self, most: int, deadline: Deadline) -> Iterator[int]:
+        """Waits for the turn of one read, and takes those of others where they are free; yields how many."""
+        (turn,) = self._order[Lane.READ]
+        with self.taken(Lane.READ, deadline), ExitStack() as held:
+            count = 1
+            while count < most and turn.acquire(blocking=False):
+                held.callback(turn.release)
+                count += 1
+            yield count
+
 
 class SshHost:
     """Implements `port.Host` and `engine.Carrier`."""
@@ -207,14 +218,23 @@ class SshHost:
 
     @contextmanager
     def operation(self, what: str, lane: Lane, seconds: float) -> Iterator[Deadline]:
+        with self._observed(what, seconds) as deadline, self._turns.taken(lane, deadline):
+            yield deadline
+
+    @contextmanager
+    def reads(self, what: str, most: int, seconds: float) -> Iterator[tuple[Deadline, int]]:
+        with self._observed(what, seconds) as deadline, self._turns.taken_together(most, deadline) as count:
+            yield deadline, count
+
+    @contextmanager
+    def _observed(self, what: str, seconds: float) -> Iterator[Deadline]:
         if self._fence is not None:
             self._fence.token()  # Not leading: no call, not even on a channel that is open.
         deadline = Deadline(seconds, f"{self.name}: {what}")
         started = time.monotonic()
         succeeded = False
         try:
-            with self._turns.taken(lane, deadline):
-                yield deadline
+            yield deadline
             succeeded = True
         finally:
             if self._observer is not None:

@@ -180,8 +180,29 @@ class ExecResult:
     stderr: bytes
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What `Engine.survey` found."""
+
+    containers: tuple[ContainerFact, ...]
+    networks: tuple[NetworkFact, ...]
+    volumes: tuple[VolumeFact, ...]
+    images: Mapping[str, ImageFact]
+    """By reference; those that the host does not have are left out."""
+    file_version: str | None
+    """As `Engine.file_version`; None: there is no such container, or no such file in it."""
+
+
 Progress = Callable[[str], None]
 """Called with a short line of progress, such as `pulling dotmac/tryton:6.0: 34 of 80 MiB`."""
+
+
+Sent = Callable[[], None]
+"""Called once requests are under way, before their answers are waited for. It must not wait for anything itself."""
+
+
+def nothing() -> None:
+    """There is nothing to do meanwhile."""
 
 
 class EventStream(Protocol):
@@ -210,6 +231,12 @@ class Engine(Protocol):
 
     def image(self, reference: str) -> ImageFact | None:
         """None when the host does not have it."""
+
+    def survey(
+        self, labels: Sequence[str], references: Sequence[str], file: tuple[str, str], sent: Sent = nothing
+    ) -> Survey:
+        """Containers with these labels, every network and volume, these images, and the version of a file (container,
+        path), all asked for at the same time, so that a host far away costs one round trip."""
 
     def pull(self, reference: str, progress: Progress | None = None, *, deadline: float = 1800.0) -> ImageFact: ...
 

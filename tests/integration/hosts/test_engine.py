@@ -203,6 +203,24 @@ def test_a_file_has_another_version_once_it_is_written(sleeper):
             engine.file_version(name, absent)
 
 
+def test_a_survey_says_what_the_single_questions_say(sleeper):
+    host, name = sleeper
+    engine = host.engine
+    engine.exec(name, ["sh", "-c", "echo one >/tmp/f"])
+    (box,) = (each for each in engine.containers() if each.name == name)
+    for path, version in (("/tmp/f", engine.file_version(name, "/tmp/f")), ("/tmp/none", None)):
+        found = engine.survey([], [box.image, "dotmac/none:1"], (name, path))
+        assert {each.id for each in found.containers} == {each.id for each in engine.containers()}
+        assert {each.id for each in found.networks} == {each.id for each in engine.networks()}
+        assert {each.name for each in found.volumes} == {each.name for each in engine.volumes()}
+        assert found.images == {box.image: engine.image(box.image)}
+        assert found.file_version == version
+    before = host.round_trips
+    engine.survey([], [box.image], (name, "/tmp/f"))
+    assert host.round_trips == before + 5
+    assert host._live._transport.remote_cipher.endswith("-gcm@openssh.com")
+
+
 def test_exit_codes_without_a_stream(sleeper):
     host, name = sleeper
     engine = host.engine
