@@ -113,6 +113,8 @@ class CannedHost:
         self.user_key = user_key
         self.forwarding: int | Say = paramiko.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
         """A refusal code, or what the address beyond answers."""
+        self.ciphers: tuple[str, ...] = ()
+        """The only ones it takes; empty: paramiko's own."""
         self.connections = 0
         self.authentications = 0
         self.commands: list[str] = []
@@ -132,6 +134,8 @@ class CannedHost:
             transport = _Transport(sock)
             for key in self.host_keys:
                 transport.add_server_key(key)
+            if self.ciphers:
+                transport.get_security_options().ciphers = self.ciphers
             self._transports.append(transport)
             threading.Thread(target=self._serve, args=(transport,), daemon=True).start()
 

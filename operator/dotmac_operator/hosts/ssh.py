@@ -34,6 +34,8 @@ logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 _LARGEST_PACKET = 32 * 1024
 _STDERR_KEPT = 8 * 1024
+_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr")
+"""GCM first: beside another cipher a MAC of each packet is compared, and paramiko does that in Python."""
 _ADMINISTRATIVELY_PROHIBITED = 1  # RFC 4254, 5.1
 
 
@@ -354,7 +356,8 @@ def _handshake(
         sock.close()
         raise
     transport.banner_timeout = transport.handshake_timeout = times.connect
-    transport.get_security_options().key_types = algorithms
+    options = transport.get_security_options()
+    options.key_types, options.ciphers = algorithms, _CIPHERS
     try:
         transport.start_client(timeout=min(times.connect, deadline.remaining()))
         transport.get_remote_server_key()  # start_client returns at its time-out as if all were well.
@@ -362,6 +365,10 @@ def _handshake(
         transport.close()
         if "signature verification" in str(error).lower():
             raise HostKeyChanged(f"{where}: the host cannot prove that it holds the key it shows") from error
+        if isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
+            raise HostUnreachable(
+                f"{where}: no SSH handshake: {error}: of ciphers, sshd_config has to allow one of {', '.join(_CIPHERS)}"
+            ) from error
         raise HostUnreachable(f"{where}: no SSH handshake: {error or 'the connection was closed'}") from error
     return transport
 

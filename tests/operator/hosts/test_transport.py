@@ -64,6 +64,29 @@ def test_nagle_is_off_and_the_kernel_watches(canned):
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 15000
 
 
+@pytest.mark.parametrize(
+    ("allowed", "taken"),
+    [
+        ((), "aes128-gcm@openssh.com"),
+        (("aes256-gcm@openssh.com", "aes256-ctr"), "aes256-gcm@openssh.com"),
+        (("aes192-ctr", "aes128-cbc"), "aes192-ctr"),
+    ],
+)
+def test_a_cipher_that_costs_little_is_taken(canned, allowed, taken):
+    made = canned(engine())
+    made.server.ciphers = allowed
+    host = made.host()
+    assert host.engine.containers() == []
+    assert host._live._transport.remote_cipher == taken
+
+
+def test_a_host_of_old_ciphers_is_told_which_to_allow(canned):
+    made = canned(engine())
+    made.server.ciphers = ("aes256-cbc", "3des-cbc")
+    with pytest.raises(HostUnreachable, match="no acceptable ciphers.*sshd_config has to allow.*aes256-ctr"):
+        made.host().engine.containers()
+
+
 def test_after_a_restart_of_sshd_the_next_call_works(canned):
     made = canned(engine())
     host = made.host()
