@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from dotmac_crds.base import Condition
 
@@ -12,7 +13,13 @@ TEXT_LIMIT = 1024
 
 def rfc3339(now: float) -> str:
     """Unix seconds -> `2026-11-22T10:00:00Z`."""
-    return datetime.fromtimestamp(int(now), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _second(int(now))
+
+
+@lru_cache(64)
+def _second(now: int) -> str:
+    """A status tells the same second up to ten times."""
+    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def condition(type_: str, status: bool | None, reason: str, message: str = "") -> Condition:

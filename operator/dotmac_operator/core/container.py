@@ -105,7 +105,8 @@ class ContainerSpec:
     def hash(self) -> str:
         content = self._content(masked=True)
         if self.resized:
-            content["HostConfig"] = {k: v for k, v in content["HostConfig"].items() if k not in self.limits()}
+            limits = self.limits()
+            content["HostConfig"] = {k: v for k, v in content["HostConfig"].items() if k not in limits}
         return self.fixed_hash or digest(content | ({"Restarted": self.restarted} if self.restarted else {}))
 
     @cached_property

@@ -1,6 +1,7 @@
 """(Desired, Facts) -> the ordered steps that are not yet met, each with its reason."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from dotmac_crds.lifecycle import State
 from dotmac_operator.core import gate, recreate, stopped
@@ -37,7 +38,7 @@ class Plan:
     keep: tuple[Action, ...] = ()
     """Repairs of what serves while the change is held."""
 
-    @property
+    @cached_property
     def current(self) -> tuple[str, Verdict] | None:
         """The first step that is not done; None when the host matches."""
         return next(((name, verdict) for name, verdict in self.verdicts if not verdict.done), None)

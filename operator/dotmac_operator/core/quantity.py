@@ -16,6 +16,7 @@ def memory_bytes(quantity: str) -> int:
     return _up(Decimal(quantity))
 
 
+@lru_cache(1024)
 def cpu_nanos(quantity: str) -> int:
     """`500m` or `0.5` -> billionths of a processor, as Docker's NanoCpus."""
     if quantity.endswith("m"):
