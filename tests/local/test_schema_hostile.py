@@ -49,6 +49,31 @@ def test_an_update_never_fails_where_nothing_changed(old: Any, new: Any) -> None
     assert not [c for c in ratcheted if c.field != "<nil>"]
 
 
+def refused(new: dict[str, Any], old: dict[str, Any]) -> set[str]:
+    """The fields; without that rules were not checked, which is no field's."""
+    return {cause.field for cause in SCHEMA.validate(new, old)} - {"<nil>"}
+
+
+def test_an_update_may_leave_what_is_wrong_but_not_make_it_wrong() -> None:
+    """Of an object that was stored before its definition said no."""
+    wrong = widget({"size": "large"})
+    assert SCHEMA.validate(wrong, None)
+    assert refused(wrong | {"status": {}}, wrong) == set()
+    assert refused(widget({"size": "larger"}), wrong) == {"spec.size"}
+    assert refused(wrong, widget({"size": 1})) == {"spec.size"}
+
+
+@pytest.mark.parametrize("value", [True, 1.5, "1", None, [1], {"1": 1}])
+def test_what_python_calls_equal_is_not_the_same(value: Any) -> None:
+    assert refused(widget({"size": value}), widget({"size": 1})) == {"spec.size"}
+
+
+def test_a_number_beyond_64_bits_is_no_accident() -> None:
+    huge = widget({"size": 2**70})
+    assert refused(huge, widget({"size": 1})) == {"spec.size"}
+    SCHEMA.validate(huge, huge)
+
+
 @given(SPECS)
 def test_pruning_and_defaulting_are_idempotent(spec: Any) -> None:
     obj = widget(spec)

@@ -141,7 +141,7 @@ def server_side_apply(
     last = managed.get(owner)
     result = merge(base, _without_managed(_writable_part(patch, subresource)), node)
     after = {**managed, owner: Entry(stated, version, time)}
-    if last is not None and last.fields:
+    if last is not None and fieldset.difference(last.fields, stated):
         result = _drop_unclaimed(result, last.fields, after, node)
     comparison = compare(base, result, node)
     if not force:

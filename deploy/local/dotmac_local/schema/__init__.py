@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
 from dotmac_local.schema import causes, pruning
 from dotmac_local.schema.causes import Cause
 from dotmac_local.schema.cel.rules import compile_places, run
@@ -13,7 +15,7 @@ from dotmac_local.schema.listtypes import list_duplicates
 from dotmac_local.schema.metadata import OBJECT_META
 from dotmac_local.schema.node import MISSING, Node, compile_node, zero_value
 from dotmac_local.schema.ratcheting import untouched
-from dotmac_local.schema.validation import Finding, compile_checks
+from dotmac_local.schema.validation import Finding, compile_fields
 
 __all__ = ["Cause", "Schema", "check_crd"]
 
@@ -40,7 +42,7 @@ class Schema:
         self.typed = "x-kubernetes-group-version-kind" in openapi
         self.node: Node = compile_node(openapi, null_defaults=self.typed)
         self.node.properties["metadata"] = compile_node(OBJECT_META)
-        self._checks = compile_checks(openapi)
+        self._checks = compile_fields(openapi)
         self._rules = compile_places(self.node)
 
     def prune(self, obj: dict[str, Any]) -> list[str]:
@@ -64,12 +66,12 @@ class Schema:
         when nothing is in their way; otherwise a last cause says that they were not checked.
         """
         found: list[Finding] = []
-        if self._checks is not None:
-            self._checks(obj, (), found)
+        changed = obj.keys() if old is None else {name for name in obj if _differs(name, obj, old)}
+        self._checks(obj, changed, found)
         if found and old is not None:
             found = [finding for finding in found if not untouched(obj, old, self.node, finding.owner)]
         refused = [*before, *(finding.cause for finding in found)]
-        refused += self._duplicates(obj, old)
+        refused += self._duplicates({name: obj[name] for name in obj if name in changed}, old)
         if self._rules is not None:
             if any(cause.reason in _BLOCKING for cause in refused):
                 refused.append(RULES_SKIPPED)
@@ -87,3 +89,11 @@ class Schema:
             if before:
                 return []
         return repeated
+
+
+def _differs(name: str, obj: dict[str, Any], old: dict[str, Any]) -> bool:
+    """Whether a field is another than before. Whatever is wrong with one that is not would be let through."""
+    try:
+        return name not in old or orjson.dumps(obj[name]) != orjson.dumps(old[name])
+    except TypeError:
+        return True  # a number that JSON has no room for

@@ -6,7 +6,7 @@ node that owns the rule, so that an update may leave alone what it did not touch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ class Finding:
 INT64 = INTEGER_FORMATS["int64"]
 
 type Check = Callable[[Any, Path, list[Finding]], None]
+type FieldsCheck = Callable[[dict[str, Any], Collection[str], list[Finding]], None]
 
 
 def json_type(value: Any) -> str:
@@ -72,6 +73,26 @@ def compile_checks(raw: dict[str, Any]) -> Check | None:
             return
         for check in checks:
             check(value, path, found)
+
+    return run
+
+
+# What looks into fields other than through `properties`.
+_LOOKS_INSIDE = ("additionalProperties", "allOf", "anyOf", "oneOf", "not")
+
+
+def compile_fields(raw: dict[str, Any]) -> FieldsCheck:
+    """As `compile_checks`, for an object of which only some fields have to be looked into."""
+    properties = {} if any(name in raw for name in _LOOKS_INSIDE) else raw.get("properties") or {}
+    fields = {name: check for name, child in properties.items() if (check := compile_checks(child)) is not None}
+    whole = compile_checks({name: value for name, value in raw.items() if not properties or name != "properties"})
+
+    def run(value: dict[str, Any], names: Collection[str], found: list[Finding]) -> None:
+        if whole is not None:
+            whole(value, (), found)
+        for name, item in value.items():
+            if name in names and (check := fields.get(name)) is not None:
+                check(item, (name,), found)
 
     return run
 

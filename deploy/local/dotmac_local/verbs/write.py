@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -115,7 +114,7 @@ class Writer:
         old = views.as_object(live, resource)
         self._check_preconditions(target, new, live, old)
         metadata.carry_over(new, old)
-        new = self._isolate(target, new, old)
+        new = self._isolate(target, new, old, live)
         rules_for(resource).prepare(new, old)
         resource.schema.default(new)
         new = views.ordered(new)
@@ -165,10 +164,10 @@ class Writer:
             raise conflict(resource, target.name, STALE)
         meta["resourceVersion"] = str(live.rv)
 
-    def _isolate(self, target: Target, new: Object, old: Object) -> Object:
+    def _isolate(self, target: Target, new: Object, old: Object, live: Revision) -> Object:
         """Status is written through `/status` only, and nothing else is written there."""
         if target.subresource == "status":
-            kept = copy.deepcopy(old)
+            kept = views.as_object(live, target.resource)
             _take(kept, new, "status")
             if "managedFields" in new["metadata"]:
                 kept["metadata"]["managedFields"] = new["metadata"]["managedFields"]
