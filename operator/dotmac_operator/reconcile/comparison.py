@@ -9,6 +9,7 @@ from dotmac_operator.core.facts import HostFacts, ImageFact
 from dotmac_operator.core.plan import plan
 from dotmac_operator.core.proof import Finding, not_proven
 from dotmac_operator.hosts.inventory import Inventory
+from dotmac_operator.hosts.port import Sent, nothing
 from dotmac_operator.reconcile.context import NotYet, Secrets
 from dotmac_operator.reconcile.onepass import Pass, facts_of
 from dotmac_operator.reconcile.store import Instance
@@ -17,10 +18,10 @@ from dotmac_operator.reconcile.store import Instance
 class Reading:
     """A host as it was when it was read, and its images, each asked for once."""
 
-    def __init__(self, inventory: Inventory) -> None:
-        """Reads it now. Raises HostError."""
+    def __init__(self, inventory: Inventory, sent: Sent = nothing) -> None:
+        """Reads it now; `sent` as in `Engine.survey`. Raises HostError."""
         self.inventory = inventory
-        self._facts = inventory.read_anew()
+        self._facts = inventory.read_anew(sent)
         self._images: dict[str, ImageFact | None] = dict(self._facts.images)
 
     def facts(self, images: Iterable[str] = ()) -> HostFacts:

@@ -6,7 +6,7 @@ status. Nothing is changed here; who differs is given to its own pass.
 
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from dotmac_operator.core.proof import Finding, not_proven
 from dotmac_operator.core.tenancy import Secret
@@ -16,23 +16,37 @@ from dotmac_operator.reconcile.instance import InstanceReconciler
 from dotmac_operator.reconcile.store import Instance, Server
 
 AT_ONCE = 8
-"""Secrets that are read at the same time."""
+"""Secrets that are read at the same time, at most."""
+EACH = 8
+"""Secrets that a thread of its own is worth: where answers come within a millisecond, as on the same machine, threads
+that wait for each other cost more time than they save."""
 BUSY_SECONDS = 2.0
 """How long a proof waits for Instances whose own passes run: such a pass takes milliseconds, unless it acts."""
 BUSY_PAUSE = 0.02
 
 
 class SecretsRead:
-    """Secrets as they are from now on, each read once. Thread-safe."""
+    """Secrets as they are from now on, each read once."""
 
     def __init__(self, source: Secrets, places: Iterable[tuple[str, str]]) -> None:
-        """`places`: (namespace, name) of what will be needed, which is read at once; others when they are asked for."""
+        """`places`: (namespace, name) of what will be needed; others are read when they are asked for."""
         self._source = source
-        pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="secrets")
-        self._read: dict[tuple[str, str], Future[Secret | None]] = {
-            place: pool.submit(source.secret, *place) for place in sorted(places)
-        }
+        self._places = sorted(places)
+        self._read: dict[tuple[str, str], Future[Secret | None]] = {}
+
+    def begin(self) -> None:
+        """Begins to read them, once, and does not wait."""
+        if self._read or not self._places:
+            return
+        threads = min(AT_ONCE, 1 + len(self._places) // EACH)
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="secrets")
+        self._read = {place: pool.submit(self._source.secret, *place) for place in self._places}
         pool.shutdown(wait=False)
+
+    def wait(self) -> None:
+        """Until each was read, or could not be: what is computed meanwhile would hold up the threads that read."""
+        self.begin()
+        wait(self._read.values())
 
     def secret(self, namespace: str, name: str) -> Secret | None:
         """As `Cluster.secret`. Raises ClusterError."""
@@ -49,20 +63,21 @@ class Prover:
         self._services = instances.services
         self._wake = wake
 
-    def read_secrets(self, server: Server) -> SecretsRead:
-        """Begins to read all that a proof needs of the API."""
-        places = {(server.ref.namespace, server.spec.credentials_ref.name)} if server.spec is not None else set()
+    def secrets(self, server: Server) -> SecretsRead:
+        """All that a proof needs of the API."""
+        places: set[tuple[str, str]] = set()
         for instance in self._here(server):
             if not_comparable(instance) is None:
                 places |= self._services.contexts.secrets_of(instance)
         return SecretsRead(self._services.cluster, places)
 
-    def prove(self, server: Server, reading: Reading, secrets: Secrets) -> tuple[Finding, ...]:
+    def prove(self, server: Server, reading: Reading, secrets: SecretsRead) -> tuple[Finding, ...]:
         """What is found of every Instance that lives on the Server.
 
         Raises:
             HostError, ClusterError
         """
+        secrets.wait()
         found: dict[str, Finding] = {}
         left = [instance.key for instance in self._here(server)]
         until = time.monotonic() + BUSY_SECONDS

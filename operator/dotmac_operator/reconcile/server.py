@@ -3,8 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import replace
 
 from dotmac_crds.base import FoundDrift
@@ -17,11 +15,11 @@ from dotmac_operator.core.server import HostProblem, ServerSituation, compute, p
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostAddress, HostError
 from dotmac_operator.reconcile.comparison import Reading
-from dotmac_operator.reconcile.context import Contexts, Secrets
+from dotmac_operator.reconcile.context import Contexts
 from dotmac_operator.reconcile.execute import Executor, Results, Site
 from dotmac_operator.reconcile.hosts import Hosts, host_address
 from dotmac_operator.reconcile.ports import DONE, GONE, Cluster, Gone, Meter, Outcome, Unmetered
-from dotmac_operator.reconcile.proof import Prover
+from dotmac_operator.reconcile.proof import Prover, SecretsRead
 from dotmac_operator.reconcile.store import Server, Store
 
 log = logging.getLogger(__name__)
@@ -92,42 +90,27 @@ class ServerReconciler:
         return self._look(server, server.spec, situation)
 
     def _look(self, server: Server, spec: ServerSpec, situation: ServerSituation) -> Outcome:
-        secrets: Secrets = self._cluster
-        if _is_new(server.reconcile_token, server):
-            reading = self._begin_to_read(server)  # first: the host works on it while the Secrets are asked for
-            secrets = self._prover.read_secrets(server)
-            if reading is not None:
-                server = self._prove_first(server, spec, reading, secrets, situation.now) or server
-        address = host_address(secrets, server, spec)
+        asked = self._prover.secrets(server) if _is_new(server.reconcile_token, server) else None
+        if asked is not None and (answered := self._prove_first(server, spec, asked, situation.now)) is not None:
+            server, asked = answered, None
+        address = host_address(self._cluster, server, spec)
         if isinstance(address, HostProblem):
             self._report(server, replace(situation, problem=address))
             return Outcome(after=30.0)
-        return self._observe(server, spec, address, situation, secrets)
+        return self._observe(server, spec, address, situation, asked)
 
-    def _begin_to_read(self, server: Server) -> Future[Reading] | None:
-        """A reading of the Server's host; None where the Server was not as its spec says, or was not reached yet."""
+    def _prove_first(self, server: Server, spec: ServerSpec, secrets: SecretsRead, now: float) -> Server | None:
+        """Answers a new token before the host's own facts are looked at, which takes longer than all of its Instances.
+
+        Returns the Server with the answer. None, and no answer yet, where the Server was not as its spec says, or was
+        not reached yet: it is looked at first.
+        """
         inventory, status = self._hosts.inventory(server.key), server.status
         was_right = is_true(status.conditions, "Ready") and status.observed_generation == server.generation
         if inventory is None or not inventory.started or not was_right:
             return None
-        thread = ThreadPoolExecutor(1, thread_name_prefix="reading")
-        begun = thread.submit(copy_context().run, Reading, inventory)
-        thread.shutdown(wait=False)
-        return begun
-
-    def _prove_first(
-        self, server: Server, spec: ServerSpec, begun: Future[Reading], secrets: Secrets, now: float
-    ) -> Server | None:
-        """Answers a new token before the host's own facts are looked at, which takes longer than all of its Instances.
-
-        Returns the Server with the answer. None, and no answer yet, where the Server itself is not as its spec says:
-        it is looked at first.
-        """
         try:
-            reading = begun.result()
-            address = host_address(secrets, server, spec)
-            if isinstance(address, HostProblem) or self._hosts.attach(address) is not reading.inventory:
-                return None
+            reading = Reading(inventory, secrets.begin)
             if not _proxy_is_right(server, spec, reading):
                 return None
             findings = self._prover.prove(server, reading, secrets)
@@ -157,8 +140,14 @@ class ServerReconciler:
         )
 
     def _observe(
-        self, server: Server, spec: ServerSpec, address: HostAddress, situation: ServerSituation, secrets: Secrets
+        self,
+        server: Server,
+        spec: ServerSpec,
+        address: HostAddress,
+        situation: ServerSituation,
+        asked: SecretsRead | None,
     ) -> Outcome:
+        """`asked`: the Secrets for a proof of its Instances, where one is still to be made."""
         known = self._hosts.inventory(server.key)
         inventory = self._hosts.attach(address)
         findings: tuple[Finding, ...] = ()
@@ -167,12 +156,11 @@ class ServerReconciler:
             info = inventory.host.engine.info()
             situation = replace(situation, info=info, disk=inventory.host.disk(info.data_root))
             inventory.start()
-            asked = _is_new(server.reconcile_token, server)
-            if asked:
+            if asked is not None:
                 inventory.invalidate()
             situation = self._keep_proxy(server, spec, inventory, situation)
-            if asked and situation.proxy_ready:
-                findings = self._prover.prove(server, Reading(inventory), secrets)
+            if asked is not None and situation.proxy_ready:
+                findings = self._prover.prove(server, Reading(inventory, asked.begin), asked)
                 situation = replace(situation, proof=summary(findings, situation.now))
         except HostError as error:
             log.warning("Server %s: %s", server.key, error)

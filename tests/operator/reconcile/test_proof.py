@@ -1,6 +1,9 @@
 """A reconcile token on a Server: all of its Instances are compared with one reading of the host, and one answer is
 written."""
 
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +12,10 @@ from tests.kits.tenant import INSTANCE
 
 from dotmac_crds.server import PROOF_DETAILS
 from dotmac_operator.core import names
+from dotmac_operator.core.tenancy import Secret
+from dotmac_operator.hosts.port import Survey, nothing
 from dotmac_operator.reconcile import proof
+from dotmac_operator.reconcile.ports import ClusterError
 
 SERVER = ("Server", "tenants/host-1")
 OTHERS = ("bee", "cat", "dog")
@@ -59,6 +65,61 @@ def test_a_fleet_in_sync_is_proven_with_one_write_and_one_reading() -> None:
     ask(alone)
     assert four == alone.engine.reads - before
     assert world.woken == set()
+
+
+def test_secrets_are_asked_for_while_the_host_answers() -> None:
+    world = fleet()
+    order: list[str] = []
+    sent, secret = threading.Event(), world.cluster.secret
+    survey, key = world.engine.survey, "ssh-key"
+
+    def read(namespace: str, name: str) -> Secret | None:
+        order.append("key" if name == key else "secret")
+        assert name == key or sent.is_set(), "the host waits for nothing of the API"
+        return secret(namespace, name)
+
+    def look(labels: Any, references: Any, file: Any, then: Callable[[], None] = nothing) -> Survey:
+        sent.set()
+        found = survey(labels, references, file, then)
+        order.append("host")
+        return found
+
+    world.cluster.secret = read  # type: ignore[method-assign]
+    world.engine.survey = look  # type: ignore[method-assign]
+    assert ask(world)["result"] == "4/4"
+    assert sorted(order[:5]) == ["host", *["secret"] * 4]
+    assert order[5:] == ["key"], "the Server itself is looked at once its question was answered"
+
+
+def test_secrets_are_read_by_as_many_threads_as_they_are_worth() -> None:
+    """One for a few; eight for as many as a host full of tenants has."""
+    assert threads_of(1) == threads_of(5) == 1
+    assert 1 <= threads_of(8) <= 2
+    assert threads_of(500) == 8
+
+
+def threads_of(places: int) -> int:
+    seen: set[int] = set()
+
+    class Source:
+        def secret(self, namespace: str, name: str) -> Secret | None:
+            seen.add(threading.get_ident())
+            time.sleep(0.001)
+            return None
+
+    proof.SecretsRead(Source(), [("tenants", f"s-{n}") for n in range(places)]).wait()
+    return len(seen)
+
+
+def test_a_secret_that_could_not_be_read_fails_where_it_is_needed() -> None:
+    class Source:
+        def secret(self, namespace: str, name: str) -> Secret | None:
+            raise ClusterError("the API server is away")
+
+    read = proof.SecretsRead(Source(), [("tenants", "mail")])
+    read.wait()
+    with pytest.raises(ClusterError, match="away"):
+        read.secret("tenants", "mail")
 
 
 def test_the_same_token_is_answered_once() -> None:
