@@ -38,8 +38,7 @@ class Tenant:
 
     @property
     def credentials(self) -> str:
-        """Name of the Secret with the generated secrets."""
-        return self.name + tenancy.CREDENTIALS
+        return tenancy.credentials_of(self.name)
 
 
 @dataclass(frozen=True)

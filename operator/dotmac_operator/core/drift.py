@@ -1,8 +1,11 @@
-"""Names for what can be different on a host although nobody changed a spec; they are the `kind` of a metric."""
+"""What is different on a host although nobody changed a spec: names for it, which are the `kind` of a metric, and how
+it is told. What was found is a mapping, kind -> what."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from dotmac_crds.base import DriftRecord, FoundDrift
 from dotmac_operator.core import actions as do
+from dotmac_operator.core.conditions import TEXT_LIMIT, rfc3339
 
 KINDS: Mapping[type[do.Action], str] = {
     do.RunContainer: "ContainerMissing",
@@ -28,6 +31,30 @@ def kind(action: do.Action) -> str:
     if isinstance(action, do.RunContainer | do.RemoveContainer) and action.reason.endswith(DEAD):
         return "ContainerDead"
     return KINDS.get(type(action), "")
+
+
+def found(actions: Iterable[do.Action], known: Mapping[str, str]) -> dict[str, str]:
+    """What is known, and what these actions repair; of each kind the first."""
+    made = dict(known)
+    for action in actions:
+        if told := kind(action):
+            made.setdefault(told, f"{action.text}: {action.reason}")
+    return made
+
+
+def records(found: Mapping[str, str]) -> list[FoundDrift]:
+    """For a status, before the repair begins: whoever goes on after a crash finds the host in order again."""
+    return [FoundDrift(kind=kind, what=what[:TEXT_LIMIT]) for kind, what in sorted(found.items())]
+
+
+def recorded(records: Sequence[FoundDrift] | None) -> dict[str, str]:
+    """What an operator found that did not live to see it repaired."""
+    return {record.kind: record.what for record in records or ()}
+
+
+def repaired(what: str, now: float) -> DriftRecord:
+    """For a status, once it is in order again."""
+    return DriftRecord(what=what[:TEXT_LIMIT], repaired_at=rfc3339(now))
 
 
 DEAD = "is dead"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from dotmac_crds.base import Condition, DriftRecord
 from dotmac_crds.server import Allocated, Proof, ServerFacts, ServerSpec, ServerStatus
-from dotmac_operator.core import names, proxy
+from dotmac_operator.core import drift, names, proxy
 from dotmac_operator.core.actions import (
     Action,
     CreateNetwork,
@@ -16,7 +16,7 @@ from dotmac_operator.core.actions import (
     RemoveContainer,
     RunContainer,
 )
-from dotmac_operator.core.conditions import TEXT_LIMIT, condition, merge, rfc3339
+from dotmac_operator.core.conditions import condition, merge, rfc3339
 from dotmac_operator.core.facts import ContainerFact, DiskFact, EngineInfo, HostFacts
 from dotmac_operator.core.quantity import mebibytes, memory_bytes
 from dotmac_operator.core.repair import repairs
@@ -169,8 +169,7 @@ def _facts(situation: ServerSituation) -> ServerFacts | None:
 def _drift(old: ServerStatus, situation: ServerSituation) -> DriftRecord | None:
     if not situation.repaired:
         return old.drift
-    told = "; ".join(situation.repaired.values())
-    return DriftRecord(what=told[:TEXT_LIMIT], repaired_at=rfc3339(situation.now))
+    return drift.repaired("; ".join(situation.repaired.values()), situation.now)
 
 
 def _gibibytes(size: int) -> str:

@@ -19,7 +19,7 @@ from dotmac_crds.instance import (
     StepStatus,
 )
 from dotmac_crds.lifecycle import RollbackRecord
-from dotmac_operator.core import names, proxy
+from dotmac_operator.core import drift, names, proxy
 from dotmac_operator.core.conditions import TEXT_LIMIT, condition, find, merge, rfc3339
 from dotmac_operator.core.container import ContainerSpec
 from dotmac_operator.core.desired import containers
@@ -149,15 +149,11 @@ def _kept_failure(old: InstanceStatus, situation: Situation) -> FailureRecord | 
 def _drift(old: InstanceStatus, situation: Situation) -> DriftRecord | None:
     if not situation.drift:
         return old.drift
-    return DriftRecord(what=situation.drift[:TEXT_LIMIT], repaired_at=rfc3339(situation.now))
+    return drift.repaired(situation.drift, situation.now)
 
 
 def _repairing(old: InstanceStatus, situation: Situation) -> list[FoundDrift] | None:
-    """Recorded before the repair begins: whoever goes on after a crash finds the host in order again."""
-    if situation.drift:
-        return None
-    found = [FoundDrift(kind=kind, what=what[:TEXT_LIMIT]) for kind, what in sorted(situation.repairing.items())]
-    return found or old.repairing
+    return None if situation.drift else drift.records(situation.repairing) or old.repairing
 
 
 def _from_view(old: InstanceStatus, situation: Situation, view: View, plan: Plan) -> dict[str, object]:

@@ -64,12 +64,16 @@ class Claimant:
 
     @property
     def credentials(self) -> str:
-        """Name of the Secret with the generated secrets."""
-        return self.name + CREDENTIALS
+        return credentials_of(self.name)
 
     def same_org(self, org_code: str) -> bool:
         """Without case, as on a host: names of volumes are in lower case."""
         return org_code.lower() == self.org_code.lower()
+
+
+def credentials_of(instance: str) -> str:
+    """Name of the Secret with the generated secrets of an Instance."""
+    return instance + CREDENTIALS
 
 
 def holder(secret: str) -> str:

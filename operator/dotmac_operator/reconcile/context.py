@@ -39,6 +39,12 @@ class Secrets(Protocol):
     def secret(self, namespace: str, name: str) -> Secret | None: ...
 
 
+def secrets_of(instance: Instance) -> set[tuple[str, str]]:
+    """(namespace, name) of every Secret that `Contexts.load` may ask for."""
+    referred = desired.secret_references(instance.spec) if instance.spec is not None else ()
+    return {(instance.ref.namespace, name) for name in (*referred, tenancy.credentials_of(instance.ref.name))}
+
+
 @dataclass(frozen=True)
 class Context:
     """One Instance with everything it refers to, at one moment."""
@@ -215,15 +221,6 @@ class Contexts:
             return desired.build(replace(inputs, release_name=current, release=found.spec))
         except SpecError:
             return None
-
-    @staticmethod
-    def secrets_of(instance: Instance) -> set[tuple[str, str]]:
-        """(namespace, name) of every Secret that `load` may ask for."""
-        if instance.spec is None:
-            return set()
-        tenant = Tenant(instance.ref.uid, instance.ref.namespace, instance.ref.name)
-        named = {*desired.secret_references(instance.spec), tenant.credentials}
-        return {(tenant.namespace, name) for name in named}
 
     def server_view(self, server: Server) -> ServerView:
         assert server.spec is not None  # noqa: S101 - load has looked

@@ -7,7 +7,7 @@ from dotmac_operator.core.conditions import is_true
 from dotmac_operator.core.errors import SpecError
 from dotmac_operator.core.removal import Departing, plan_removal
 from dotmac_operator.core.status import Situation
-from dotmac_operator.core.tenancy import CREDENTIALS, Claimant, claimed
+from dotmac_operator.core.tenancy import Claimant, claimed, credentials_of
 from dotmac_operator.hosts.port import HostError
 from dotmac_operator.reconcile.execute import Executor, Results, Site
 from dotmac_operator.reconcile.lastdump import LastDump
@@ -36,7 +36,7 @@ class Departure:
             outcome = self._clear(instance, name, deletion.get("policy") == "Delete")
             if outcome is not None:
                 return outcome
-        credentials = instance.ref.name + CREDENTIALS
+        credentials = credentials_of(instance.ref.name)
         if deletion.get("policy", "Retain") == "Retain":
             self._services.cluster.release_credentials(instance.ref, credentials)
         else:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dotmac_crds.server import ServerSpec
 from dotmac_operator.core.facts import DockerEvent
 from dotmac_operator.core.server import HostProblem
+from dotmac_operator.core.tenancy import HOST_KEY
 from dotmac_operator.hosts.inventory import Inventory
 from dotmac_operator.hosts.port import HostAddress, HostPool
 from dotmac_operator.reconcile.context import Secrets
@@ -77,9 +78,9 @@ def host_address(secrets: Secrets, server: Server, spec: ServerSpec) -> HostAddr
     found = secrets.secret(server.ref.namespace, name)
     if found is None:
         return HostProblem("SecretMissing", f"spec.credentialsRef: Secret {name} does not exist: create it", True)
-    key = found.values.get("ssh-privatekey")
+    key = found.values.get(HOST_KEY)
     if key is None:
-        return HostProblem("SecretMissing", f"spec.credentialsRef: Secret {name} has no key ssh-privatekey", True)
+        return HostProblem("SecretMissing", f"spec.credentialsRef: Secret {name} has no key {HOST_KEY}", True)
     pinned = tuple(spec.host_keys) or tuple(server.status.host_keys or ())
     return HostAddress(
         name=server.key,

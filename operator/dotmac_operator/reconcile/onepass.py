@@ -23,6 +23,7 @@ from dotmac_operator.reconcile.context import Context
 from dotmac_operator.reconcile.execute import LOOKS, Executor, Overtaken, Results, Site, log_tail
 from dotmac_operator.reconcile.kept import Kept
 from dotmac_operator.reconcile.ports import DONE, Outcome
+from dotmac_operator.reconcile.repairs import tell_repairs
 from dotmac_operator.reconcile.services import Services
 from dotmac_operator.reconcile.store import Instance, server_name
 
@@ -54,8 +55,8 @@ class Pass:
         self._telling = threading.Lock()
         self.key = instance.key
         self.kept = kept
-        if not kept.drift:  # what an operator found that did not live to see it repaired
-            kept.drift = {found.kind: found.what for found in instance.status.repairing or ()}
+        if not kept.drift:
+            kept.drift = drift.recorded(instance.status.repairing)
 
     @property
     def server_key(self) -> str:
@@ -107,15 +108,10 @@ class Pass:
         return any(found.upstream != 0 or found.clients for found in results.open_requests.values())
 
     def note_kinds(self, actions: Iterable[do.Action]) -> None:
-        for action in actions:
-            if kind := drift.kind(action):
-                self.kept.drift.setdefault(kind, f"{action.text}: {action.reason}")
+        self.kept.drift = drift.found(actions, self.kept.drift)
 
     def tell_repairs(self, repaired: Mapping[str, str]) -> None:
-        if repaired:
-            self.event("Normal", "DriftRepaired", "; ".join(repaired.values())[:1000])
-        for kind in repaired:
-            self.services.meter.drift_repaired(kind)
+        tell_repairs(self.services.cluster, self.services.meter, self.instance.ref, repaired)
 
     def with_log(self, verdict: Verdict, context: Context, inventory: Inventory) -> str:
         if not verdict.container:

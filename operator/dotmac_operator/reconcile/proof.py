@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dotmac_operator.core.proof import Finding, not_proven
 from dotmac_operator.core.tenancy import Secret
 from dotmac_operator.reconcile.comparison import Reading, not_comparable
-from dotmac_operator.reconcile.context import Secrets
+from dotmac_operator.reconcile.context import Secrets, secrets_of
 from dotmac_operator.reconcile.instance import InstanceReconciler
 from dotmac_operator.reconcile.store import Instance, Server
 
@@ -68,7 +68,7 @@ class Prover:
         places: set[tuple[str, str]] = set()
         for instance in self._here(server):
             if not_comparable(instance) is None:
-                places |= self._services.contexts.secrets_of(instance)
+                places |= secrets_of(instance)
         return SecretsRead(self._services.cluster, places)
 
     def prove(self, server: Server, reading: Reading, secrets: SecretsRead) -> tuple[Finding, ...]:

@@ -5,11 +5,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from dotmac_crds.base import FoundDrift
 from dotmac_crds.server import ServerSpec
 from dotmac_operator.core import drift, names, proxy
 from dotmac_operator.core.actions import Action, LoadProxy
-from dotmac_operator.core.conditions import TEXT_LIMIT, find, is_true
+from dotmac_operator.core.conditions import find, is_true
 from dotmac_operator.core.proof import Finding, summary
 from dotmac_operator.core.server import HostProblem, ServerSituation, compute, plan_proxy, proxy_of
 from dotmac_operator.hosts.inventory import Inventory
@@ -20,6 +19,7 @@ from dotmac_operator.reconcile.execute import Executor, Results, Site
 from dotmac_operator.reconcile.hosts import Hosts, host_address
 from dotmac_operator.reconcile.ports import DONE, GONE, Cluster, Gone, Meter, Outcome, Unmetered
 from dotmac_operator.reconcile.proof import Prover, SecretsRead
+from dotmac_operator.reconcile.repairs import tell_repairs
 from dotmac_operator.reconcile.store import Server, Store
 
 log = logging.getLogger(__name__)
@@ -60,14 +60,15 @@ class ServerReconciler:
         self._clock = clock
         self._meter = meter or Unmetered()
         self._contexts = Contexts(store, cluster)
-        self._fell: set[str] = set()
-        """uids of Servers whose proxy was right and is not: one that is being removed is repaired by a later pass."""
+        self._fell: dict[str, str] = {}
+        """Key -> uid, of Servers whose proxy was right and is not: one that is removed is repaired by a later pass."""
 
     def reconcile(self, key: str) -> Outcome:
         """One pass. Every expected failure ends in the status; only bugs leave as exceptions."""
         server = self._store.server(key)
         if server is None:
             self._hosts.detach(key)
+            self._fell.pop(key, None)
             return GONE
         try:
             return self._reconcile(server)
@@ -168,7 +169,7 @@ class ServerReconciler:
         # Also when Docker is in trouble: a key that was trusted once must not be trusted anew by the next process.
         situation = replace(situation, offered_key=inventory.host.offered_host_key)
         self._report(server, situation)
-        self._tell_repairs(server, situation.repaired)
+        tell_repairs(self._cluster, self._meter, server.ref, situation.repaired)
         self._prover.repair(server, findings)
         if situation.problem is None and inventory is not known:
             self._wake_instances(server.key)  # they wait for the connection
@@ -181,7 +182,7 @@ class ServerReconciler:
     ) -> ServerSituation:
         executor = Executor(self._cluster, self._hosts, Site(server.ref, server.key, spec.proxy))
         image = proxy.container(spec, server.ref.uid).image
-        repairing = {found.kind: found.what for found in server.status.repairing or ()}
+        repairing = drift.recorded(server.status.repairing)
         for _ in range(ROUNDS):
             facts = inventory.facts([image])
             with self._hosts.routing(server.key).lock:
@@ -197,9 +198,9 @@ class ServerReconciler:
         running = next((c for c in facts.containers if c.name == names.PROXY_CONTAINER and c.running), None)
         ready = running is not None and not actions
         if ready:
-            self._fell.discard(server.ref.uid)
+            self._fell.pop(server.key, None)
         elif is_true(server.status.conditions, "ProxyReady"):
-            self._fell.add(server.ref.uid)
+            self._fell[server.key] = server.ref.uid
         message = "" if ready else "; ".join(action.reason for action in actions) or "the proxy does not run"
         return replace(situation, proxy_ready=ready, proxy_message=message, repaired=repairing if ready else {})
 
@@ -208,22 +209,13 @@ class ServerReconciler:
         begins: whoever goes on, after a crash or in another pass, finds the proxy in order again, or half so."""
         before = find(server.status.conditions, "ProxyReady")
         same_spec = before is not None and before.observed_generation == server.generation
-        was_right = before is not None and before.status == "True" or server.ref.uid in self._fell
+        was_right = before is not None and before.status == "True" or self._fell.get(server.key) == server.ref.uid
         if not same_spec or not (known or was_right):
             return dict(known)
-        found = {kind: f"{action.text}: {action.reason}" for action in actions if (kind := drift.kind(action))}
-        if not found.keys() - known.keys():
-            return dict(known)
-        made = {**found, **known}
-        records = [FoundDrift(kind=kind, what=what[:TEXT_LIMIT]) for kind, what in sorted(made.items())]
-        self._write(server, repairing=records)
+        made = drift.found(actions, known)
+        if made.keys() != known.keys():
+            self._write(server, repairing=drift.records(made))
         return made
-
-    def _tell_repairs(self, server: Server, repaired: Mapping[str, str]) -> None:
-        if repaired:
-            self._cluster.event(server.ref, "Normal", "DriftRepaired", "; ".join(repaired.values())[:1000])
-        for kind in repaired:
-            self._meter.drift_repaired(kind)
 
     def _delete(self, server: Server, situation: ServerSituation) -> Outcome:
         here = self._store.instances_on(server.ref.namespace, server.ref.name)

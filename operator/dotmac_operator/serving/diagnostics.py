@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from dotmac_operator.core import names
-from dotmac_operator.core.desired import Tenant, secret_references
 from dotmac_operator.core.facts import ContainerFact, VolumeFact
 from dotmac_operator.core.masking import masked, printed_forms
 from dotmac_operator.core.secret import SecretStr
@@ -30,6 +29,7 @@ from dotmac_operator.hosts.diagnostics import (
     cpu_percent,
 )
 from dotmac_operator.hosts.port import HostAddress, HostError, NotFound
+from dotmac_operator.reconcile.context import secrets_of
 from dotmac_operator.reconcile.hosts import Hosts, host_address
 from dotmac_operator.reconcile.ports import Cluster, ClusterError
 from dotmac_operator.reconcile.store import Instance, Store, server_name
@@ -388,11 +388,8 @@ class Diagnostics:
 
     def _forms(self, instance: Instance) -> frozenset[SecretStr]:
         """Everything that has to be masked. Without it no line is told."""
-        namespace, spec = instance.ref.namespace, instance.spec
-        wanted = {Tenant(instance.ref.uid, namespace, instance.ref.name, instance.generation).credentials}
-        wanted |= set(secret_references(spec)) if spec is not None else set()
         try:
-            found = [self._cluster.secret(namespace, name) for name in sorted(wanted)]
+            found = [self._cluster.secret(*place) for place in sorted(secrets_of(instance))]
         except ClusterError as error:
             message = f"the Instance's Secrets cannot be read, so its lines cannot be masked: {error}"
             raise Refused(503, "SecretsUnavailable", message) from error
