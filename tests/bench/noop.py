@@ -2,12 +2,13 @@
 
 On demand: a new reconcile token on the Server makes the operator read the host and the Secrets of all of its tenants
 again, compare each tenant, and answer in the Server's status, once; the time runs from the token being sent until the
-answer has come by a watch. What is read, each time: the Engine's lists of containers, networks and volumes, its
-images, the version of the proxy's configuration (the file itself when that has changed: ADR 0023), and from the API
-server every Secret that a tenant refers to. What is compared, for each tenant: every container with its image, state,
-health, hash of all that it was made with (Secrets included), networks and aliases; its networks, volumes and route;
-and that its status says so. An answer that does not call all of them in sync fails the run. The script asks the docker
-client for each network, volume and container, and makes none. Both see the same objects, in turns.
+answer has come by a watch. What is read, each time: the Engine's lists of containers, networks and volumes, what the
+names of images mean (by the list of containers, which names an image only while the name means that one), the version
+of the proxy's configuration (the file itself when that has changed: ADR 0023), and from the API server every Secret
+that a tenant refers to. What is compared, for each tenant: every container with its image, state, health, hash of all
+that it was made with (Secrets included), networks and aliases; its networks, volumes and route; and that its status
+says so. An answer that does not call all of them in sync fails the run. The script asks the docker client for each
+network, volume and container, and makes none. Both see the same objects, in turns.
 
 The figure is the median of the operator divided by that of the script. Goal: 0.05. Told beside it: the same proof
 asked for tenant by tenant, by a token on each; and what the API server alone takes for the requests of either way,

@@ -227,8 +227,11 @@ class FakeEngine:
         if box.state == "running" and box.body["Healthcheck"]["Test"] != ["NONE"]:
             health = "unhealthy" if box.body["Image"] in self.sick else "healthy"
         running = box.state == "running"
+        image = box.body["Image"]
+        if image not in self.images_ or self._id(image) != box.image_id:
+            image = box.image_id  # a name that means another image by now is not told
         return ContainerFact(
-            box.id, box.name, box.body["Image"], box.image_id, box.state, box.labels, health, box.exit_code,
+            box.id, box.name, image, box.image_id, box.state, box.labels, health, box.exit_code,
             {name: ip if running else "" for name, ip in box.networks.items()}, box.created,
         )  # fmt: skip
 

@@ -123,13 +123,17 @@ class Inventory:
             HostError: the host could not be read.
         """
         with self._lock:
-            known = tuple(self._images)
-            self._images.clear()
+            known, self._images = self._images, {}
+            named = _named(known, self._kept.facts.containers) if self._kept is not None else {}
             self._mark("")
-            kept = self._read(known, sent)
-            if kept.facts.revision == self._dirty:  # else an image may have gone since
-                self._images.update(kept.facts.images)
-            return kept.facts
+            facts = self._read([reference for reference in known if reference not in named], sent).facts
+            images = {**facts.images, **_named(named, facts.containers)}
+            for reference in named.keys() - images.keys():
+                if (image := self.host.engine.image(reference)) is not None:
+                    images[reference] = image
+            if facts.revision == self._dirty:  # else an image may have gone since
+                self._images.update(images)
+            return replace(facts, images=images)
 
     def _mark(self, container: str) -> None:
         with self._marking:
@@ -347,6 +351,14 @@ def _on_proxy(event: DockerEvent) -> bool:
     ours = f"exec_start: {' '.join(proxy.RELOAD_ARGV)}"
     inside = event.type == "container" and event.attributes.get("name") == names.PROXY_CONTAINER
     return inside and event.action.startswith("exec_start: ") and event.action.strip() != ours
+
+
+def _named(images: Mapping[str, ImageFact], containers: Iterable[ContainerFact]) -> dict[str, ImageFact]:
+    """Those whose reference a container is listed by. They need no question of their own: Docker lists a container by
+    the reference that it was made from only while that still means the same image, else by the image's id.
+    Source: moby, daemon/list.go."""
+    found = {(container.image, container.image_id) for container in containers}
+    return {reference: image for reference, image in images.items() if (reference, image.id) in found}
 
 
 def _runs_proxy(containers: Iterable[ContainerFact]) -> bool:

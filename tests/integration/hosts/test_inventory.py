@@ -54,3 +54,27 @@ def test_a_lost_stream_wakes_the_reader_and_is_opened_again(connect, host):
     wait_for(lambda: None in told)
     wait_for(lambda: inventory._streaming)
     inventory.close()
+
+
+def test_the_list_of_containers_tells_what_a_tag_means(connect, host, tiny, name):
+    """Nothing listens here, so that nothing but the reading can tell that the tag was moved, or is gone."""
+    tag, other = f"dotmac/{name}:1", f"dotmac/{name}:other"
+    host.docker("tag", tiny, tag)
+    reached = connect()
+    labels = {names.MANAGED_BY: names.OPERATOR}
+    container = reached.engine.create_container(name, {"Image": tag, "Cmd": ["true"], "Labels": labels})
+    inventory = Inventory(reached, lambda event: None)
+    try:
+        before = inventory.facts([tag]).images[tag]
+        trips = reached.round_trips
+        assert inventory.read_anew().images[tag] == before
+        assert reached.round_trips == trips + 4, "the lists and the version of a file"
+        host.docker("commit", container, other)
+        host.docker("tag", other, tag)
+        moved = inventory.read_anew().images[tag]
+        assert moved.id == reached.engine.image(other).id != before.id
+        host.docker("rmi", "--force", tag)
+        assert tag not in inventory.read_anew().images
+    finally:
+        host.docker("rm", "--force", container)
+        host.docker("rmi", "--force", other)

@@ -159,7 +159,7 @@ def test_a_lost_container_is_told_and_repaired() -> None:
     assert ask(world, "t2")["result"] == "4/4"
 
 
-@pytest.mark.parametrize("kind", ["volume", "network", "route", "stopped", "image"])
+@pytest.mark.parametrize("kind", ["volume", "network", "route", "stopped", "image", "tag"])
 def test_each_kind_of_difference_is_seen(kind: str) -> None:
     world = fleet()
     engine = world.engine
@@ -174,8 +174,10 @@ def test_each_kind_of_difference_is_seen(kind: str) -> None:
         engine.autosave = engine.autosave.replace(b"dotmac-bee-web", b"dotmac-bee-old")
     elif kind == "stopped":
         engine.of("database", "BEE")[0].state = "exited"
-    else:
+    elif kind == "image":
         engine.of("web", "BEE")[0].image_id = "sha256:other"
+    else:
+        engine.ids_["example/app:1"] = "sha256:moved"  # and no event tells of it
     assert "bee" in told(ask(world))
 
 
