@@ -14,21 +14,37 @@ from dotmac_operator.core.secret import SecretStr
 from dotmac_operator.kube import KubeCluster
 from dotmac_operator.reconcile.ports import ClusterError, CredentialsTaken, Gone, ObjectRef, Stale
 
+APPLIED = "?fieldManager=dotmac-operator&force=true"
 REF = ObjectRef("Instance", "erp", "acme", "u1", "1")
+
+
+class Answers:
+    """Stands where the client sends: notes each request, and gives one answer to all of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, status: int, body: Any) -> None:
+        self.status, self.body = status, body
+        self.asked: list[tuple[str, str]] = []
+        self.headers: list[dict[str, str]] = []
+        self.bodies: list[Any] = []
+        monkeypatch.setattr(client.ApiClient, "call_api", self._answer)
+
+    def _answer(self, method: str, url: str, headers: dict[str, str], body: Any = None, **_: Any) -> Any:
+        self.asked.append((method, url))
+        self.headers.append(headers)
+        self.bodies.append(body)
+        text = json.dumps(self.body).encode()
+        return SimpleNamespace(status=self.status, reason="as told", headers={}, data=text, read=lambda: text)
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any] | None) -> KubeCluster:
     """An API that answers 409 to each apply; `found` is what has the name, None for nothing."""
-
-    def conflict(*_: Any, **__: Any) -> Any:
-        raise ApiException(409, "Conflict")
 
     def get(*_: Any, **__: Any) -> Any:
         if found is None:
             raise ApiException(404, "Not Found")
         return found
 
-    monkeypatch.setattr(client.CustomObjectsApi, "patch_namespaced_custom_object_status", conflict)
+    Answers(monkeypatch, 409, {"kind": "Status", "code": 409})
     monkeypatch.setattr(client.CustomObjectsApi, "get_namespaced_custom_object", get)
     return KubeCluster(client.ApiClient())
 
@@ -57,12 +73,7 @@ def test_a_field_that_an_older_crd_lacks_is_named_and_nothing_else_of_the_answer
         "failed to create typed patch object (a/s3cret; Kind=Instance): .status.repairing: field not declared in schema"
     )
 
-    def refused(*_: Any, **__: Any) -> Any:
-        error = ApiException(500, "Internal Server Error")
-        error.body = json.dumps({"kind": "Status", "message": told, "code": 500})
-        raise error
-
-    monkeypatch.setattr(client.CustomObjectsApi, "patch_namespaced_custom_object_status", refused)
+    Answers(monkeypatch, 500, {"kind": "Status", "message": told, "code": 500})
     with pytest.raises(ClusterError, match=r"field \.status\.repairing: its CRDs are older.*kubectl apply") as caught:
         KubeCluster(client.ApiClient()).apply_status(REF, {"repairing": []})
     assert "s3cret" not in str(caught.value)
@@ -102,35 +113,52 @@ def test_a_conflict_over_the_version_that_was_read_is_tried_again(monkeypatch: p
 
 
 def test_which_version_a_status_is_for_is_said_where_it_matters(monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[Any] = []
-
-    def note(*args: Any, **_: Any) -> Any:
-        sent.append(args[-1]["metadata"].get("resourceVersion"))
-        return {}
-
-    monkeypatch.setattr(client.CustomObjectsApi, "patch_namespaced_custom_object_status", note)
+    api = Answers(monkeypatch, 200, {})
     cluster = KubeCluster(client.ApiClient())
     cluster.apply_status(REF, {})
     cluster.apply_status(REF, {}, exactly=True)
-    assert sent == [None, "1"]
+    assert [body["metadata"].get("resourceVersion") for body in api.bodies] == [None, "1"]
+
+
+def test_a_status_is_applied_as_this_manager_and_a_secret_is_read_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Answers(monkeypatch, 200, {"metadata": {}})
+    configuration = client.Configuration(host="https://api.example:6443", api_key={"authorization": "Bearer t0ken"})
+    cluster = KubeCluster(client.ApiClient(configuration))
+    cluster.apply_status(REF, {"state": "Running"})
+    cluster.apply_status(ObjectRef("InstanceClass", "", "small", "u2"), {})
+    cluster.secret("erp", "a/../b?c")
+    base = "https://api.example:6443"
+    assert api.asked == [
+        ("PATCH", f"{base}/apis/platform.dotmac.io/v1alpha1/namespaces/erp/instances/acme/status{APPLIED}"),
+        ("PATCH", f"{base}/apis/platform.dotmac.io/v1alpha1/instanceclasses/small/status{APPLIED}"),
+        ("GET", f"{base}/api/v1/namespaces/erp/secrets/a%2F..%2Fb%3Fc"),
+    ]
+    assert all(headers["authorization"] == "Bearer t0ken" for headers in api.headers)
+    assert [headers.get("Content-Type") for headers in api.headers] == ["application/apply-patch+yaml"] * 2 + [None]
+    assert api.bodies[0]["status"] == {"state": "Running"} and api.bodies[0]["metadata"]["uid"] == "u1"
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_an_answer_that_is_none_is_told_without_its_body(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    Answers(monkeypatch, status, {"message": "s3cret"})
+    cluster = KubeCluster(client.ApiClient())
+    for ask in (lambda: cluster.secret("erp", "acme"), lambda: cluster.apply_status(REF, {})):
+        with pytest.raises(ClusterError, match=f"answered {status}") as told:
+            ask()
+        assert "s3cret" not in str(told.value)
+        assert not isinstance(told.value, Gone)
 
 
 class Secrets:
     """The API's Secrets, as raw answers; takes merge-patches in."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, found: dict[str, Any] | None) -> None:
-        self.found = found
         self.patches: list[dict[str, Any]] = []
         self.created: list[client.V1Secret] = []
-        monkeypatch.setattr(client.CoreV1Api, "read_namespaced_secret", self._read)
+        Answers(monkeypatch, 404 if found is None else 200, found)
         monkeypatch.setattr(client.CoreV1Api, "patch_namespaced_secret", self._patch)
         monkeypatch.setattr(client.CoreV1Api, "create_namespaced_secret", self._create)
         self.cluster = KubeCluster(client.ApiClient())
-
-    def _read(self, *_: Any, **__: Any) -> Any:
-        if self.found is None:
-            raise ApiException(404, "Not Found")
-        return SimpleNamespace(data=json.dumps(self.found))
 
     def _patch(self, name: str, namespace: str, body: dict[str, Any], **_: Any) -> None:
         self.patches.append(body)
