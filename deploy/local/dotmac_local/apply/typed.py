@@ -10,12 +10,16 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from dotmac_local.apply.fieldset import MEMBER, FieldSet
 from dotmac_local.schema.listtypes import item_identity
 from dotmac_local.schema.node import FREE, Node
 from dotmac_local.schema.validation import same_json
 
 _ABSENT = object()
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_encode_sorted = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 def child_node(node: Node, name: str) -> Node:
@@ -40,8 +44,8 @@ def path_element(item: Any, node: Node) -> str:
     """The path element of an item of a set or list map."""
     if node.list_type == "map":
         identity = item_identity(item, node)
-        return "k:" + json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return "v:" + json.dumps(item, separators=(",", ":"), ensure_ascii=False)
+        return "k:" + _encode_sorted(identity)
+    return "v:" + _encode(item)
 
 
 def items_by_element(items: list[Any], node: Node) -> dict[str, Any]:
@@ -113,6 +117,8 @@ def _compare_items(old: dict[str, Any], new: dict[str, Any], node: Node, prefix:
         if before is _ABSENT:
             out.added[prefix + name] = all_fields(item, below)
             continue
+        if _written_alike(before, item):
+            continue
         inner = compare(before, item, below)
         for total, part in ((out.added, inner.added), (out.modified, inner.modified), (out.removed, inner.removed)):
             if part:
@@ -121,6 +127,17 @@ def _compare_items(old: dict[str, Any], new: dict[str, Any], node: Node, prefix:
         if name not in new:
             below = child_node(node, name) if prefix else item_node(node)
             out.removed[prefix + name] = all_fields(item, below)
+
+
+def _written_alike(old: Any, new: Any) -> bool:
+    """Whether two maps or lists are the same text, which is found much sooner than by looking at each of their fields.
+    Others may be equal, too."""
+    if not isinstance(old, dict | list) or type(old) is not type(new):
+        return False
+    try:
+        return orjson.dumps(old) == orjson.dumps(new)
+    except TypeError:
+        return False  # a number that it has no room for
 
 
 def all_fields(value: Any, node: Node) -> FieldSet:
