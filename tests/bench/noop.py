@@ -29,7 +29,7 @@ from typing import Any
 from tests.bench.registry import Measure, Result
 from tests.bench.tenants import TENANTS, Bench, bench, spread
 
-TURNS = 15
+TURNS = 45
 TOKEN = "platform.dotmac.io/reconcile-requested-at"
 
 
